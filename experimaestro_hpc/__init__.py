@@ -1,0 +1,67 @@
+"""xpm-hpc: experiments as typed Python tasks, from a laptop to a cluster in one go.
+
+The public names are loaded on first use, so that ``import experimaestro_hpc`` costs next to nothing, on the
+laptop, on the login node and in each job.
+"""
+
+import os
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Config": "config.objects",
+    "Task": "config.objects",
+    "ResumableTask": "config.objects",
+    "Param": "config.objects",
+    "Meta": "config.objects",
+    "Constant": "config.objects",
+    "field": "config.objects",
+    "PathGenerator": "config.objects",
+    "tag": "config.objects",
+    "tags": "config.objects",
+    "identifier": "config.identifier",
+    "progress": "runtime.progress",
+    "tqdm": "runtime.progress",
+    "Resources": "resources",
+    "XpmError": "errors",
+    "RunMode": "config.context",
+    "experiment": "driver.experiment",
+}
+
+__all__ = [*sorted(_HOME), "__version__"]
+
+TYPE_CHECKING = False  # the name type checkers know, without the cost of importing typing
+if TYPE_CHECKING:
+    from .config.context import RunMode as RunMode
+    from .config.identifier import identifier as identifier
+    from .config.objects import Config as Config
+    from .config.objects import Constant as Constant
+    from .config.objects import Meta as Meta
+    from .config.objects import Param as Param
+    from .config.objects import PathGenerator as PathGenerator
+    from .config.objects import ResumableTask as ResumableTask
+    from .config.objects import Task as Task
+    from .config.objects import field as field
+    from .config.objects import tag as tag
+    from .config.objects import tags as tags
+    from .driver.experiment import experiment as experiment
+    from .errors import XpmError as XpmError
+    from .resources import Resources as Resources
+    from .runtime.progress import progress as progress
+    from .runtime.progress import tqdm as tqdm
+
+
+def __getattr__(name):  # type: ignore[no-untyped-def]
+    if name not in _HOME:
+        raise AttributeError("module 'experimaestro_hpc' has no attribute %r" % name)
+    home = _HOME[name]
+    if name == "experiment" and "XPM_HPC_JOB" in os.environ:
+        home = "config.script"  # inside a job: a stand-in that stops the script right there
+    # __import__ and not importlib, whose import would cost each job a millisecond
+    value = getattr(__import__(__name__ + "." + home, fromlist=["_"]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():  # type: ignore[no-untyped-def]
+    return __all__

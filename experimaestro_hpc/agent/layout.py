@@ -1,0 +1,93 @@
+"""Where things are in a workspace, and the small files that say how jobs are. In: a workspace. Out: paths, records.
+
+::
+
+    jobs/<task id>/<identifier>/   params.json job.json job.sh <name>.out <name>.err progress.json
+                                   <name>.done | <name>.failed
+    experiments/<name>/
+    .xpm/lib/<hash>/               the shipped package
+    .xpm/code/<hash>/              code snapshots
+    .xpm/batches/<token>/          receipts of submissions, scripts of arrays
+    .xpm/incoming/<token>/         files on their way in
+    .xpm/locks/
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from ..config.objects import job_name
+from ..errors import WorkspaceError
+from ..runtime.files import read_json
+
+
+def checked_job_id(job: str) -> str:
+    """``job`` if it is a job id: ``task/identifier``, fit to be two folder names.
+
+    :raises WorkspaceError: it is not
+    """
+    task, slash, identifier = job.partition("/")
+    fits = slash and identifier.isalnum() and identifier.isascii() and task not in ("", ".", "..")
+    if not fits or any(ord(character) < 32 or character == "\x7f" for character in task):
+        raise WorkspaceError(f"{job!r} is no job id", hint="a job id is task/identifier")
+    if len(os.fsencode(task)) > 240:
+        raise WorkspaceError(f"the name of task {task[:40]!r}… is too long for a folder")
+    return job
+
+
+class Layout:
+    """The places in one workspace.
+
+    :param root: absolute path
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self.internal = self.root / ".xpm"
+
+    def job(self, job: str) -> Path:
+        """The directory of a job."""
+        return self.root / "jobs" / checked_job_id(job)
+
+    def stem(self, job: str) -> str:
+        """The path of a job's logs and markers, without their ending."""
+        directory = self.job(job)
+        return str(directory / job_name(directory.parent.name))
+
+    def marker(self, job: str) -> dict[str, Any] | None:
+        """What the marker of an ended job says, or None while there is none."""
+        stem = self.stem(job)
+        for ending in ("done", "failed"):
+            document = read_json(f"{stem}.{ending}")
+            if document is not None:
+                return {**document, "state": ending}
+        return None
+
+    def record(self, job: str) -> dict[str, Any]:
+        """The job's ``job.json``; empty when there is none."""
+        return read_json(str(self.job(job) / "job.json")) or {}
+
+    def progress(self, job: str) -> dict[str, Any] | None:
+        """The job's ``progress.json``: written when it starts, and while it runs."""
+        return read_json(str(self.job(job) / "progress.json"))
+
+    def batch(self, token: str) -> Path:
+        """The folder of one submission."""
+        return self.internal / "batches" / token
+
+    def code(self, digest: str) -> Path:
+        """The folder of a code snapshot; it appears by rename, so it is whole when it is there."""
+        return self.internal / "code" / digest
+
+    def jobs(self) -> list[str]:
+        """The ids of all jobs, sorted."""
+        found = []
+        try:
+            tasks = [entry for entry in os.scandir(self.root / "jobs") if entry.is_dir()]
+        except FileNotFoundError:
+            return []
+        for task in tasks:
+            found += [f"{task.name}/{one.name}" for one in os.scandir(task.path) if one.is_dir()]
+        return sorted(found)

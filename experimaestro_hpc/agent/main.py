@@ -1,0 +1,85 @@
+"""The agent as a process. In: request frames on standard input. Out: answer frames on standard output.
+
+Started by :data:`BOOTSTRAP`, the only code of ours that runs before the package has been shipped.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import IO
+
+from .frames import Body, read_frame, write_frame
+from .service import Service
+
+#: Runs in whatever Python the login shell finds, so that it must be read by old ones too. It takes one line of JSON
+#: (workdir, hash of the package, nonce, scheduler), asks for the package if it is not there yet, and becomes the agent.
+BOOTSTRAP = r"""
+import sys
+if sys.version_info < (3, 9): sys.exit(97)
+import json, os
+h = json.loads(sys.stdin.buffer.readline().decode())
+o = sys.stdout.buffer
+def say(d):
+    b = json.dumps(d).encode()
+    o.write(b"\x1expm-hpc " + h["nonce"].encode() + b" %d 0\n" % len(b) + b); o.flush()
+try:
+    w = os.path.expandvars(os.path.expanduser(h["workdir"]))
+    if "$" in w or not os.path.isabs(w):
+        say({"error": "the workdir %r is %r on this host: a variable is not set, or it is not absolute" % (h["workdir"], w)}); sys.exit(0)
+    d = os.path.join(w, ".xpm", "lib", h["hash"])
+    if not os.path.isdir(d):
+        import io, shutil, tempfile, zipfile
+        os.makedirs(os.path.dirname(d), exist_ok=True)
+        say({"need": True})
+        z = sys.stdin.buffer.read(int(sys.stdin.buffer.readline()))
+        t = tempfile.mkdtemp(dir=os.path.dirname(d))
+        zipfile.ZipFile(io.BytesIO(z)).extractall(t)
+        os.chmod(t, 0o755)
+        try: os.rename(t, d)
+        except OSError: shutil.rmtree(t)
+except Exception as e:
+    say({"error": "%s: %s" % (type(e).__name__, e)}); sys.exit(0)
+sys.path.insert(0, d)
+from experimaestro_hpc.agent.main import main
+main(w, h["scheduler"], h["nonce"])
+"""
+
+
+def main(root: str, scheduler: str, nonce: str) -> None:
+    """Serve requests until standard input ends."""
+    # what anything else prints must not get between the frames
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    os.environ.pop("PYTHONPATH", None)
+    service = Service(os.path.realpath(root), scheduler)
+    try:
+        serve(service, nonce, sys.stdin.buffer, answers)
+    except (BrokenPipeError, KeyboardInterrupt):
+        pass  # the driver has gone
+
+
+def serve(service: Service, nonce: str, requests: IO[bytes], answers: IO[bytes]) -> None:
+    """Answer requests one after the other."""
+    write_frame(answers, nonce, {"answer": service.hello()})
+    while True:
+        request = read_frame(requests, nonce)
+        if request is None:
+            return
+        document, size = request
+        body = Body(requests, size) if size else None
+        try:
+            answer, attached = service.handle(document, body)  # type: ignore[arg-type]
+        except Exception as error:
+            detail = traceback.format_exc()
+            what = f"a defect in the agent: {type(error).__name__}: {error}"
+            answer, attached = {"error": {"what": what, "kind": "XpmError", "traceback": detail}}, None
+        if body is not None:
+            body.drain()
+        if attached is None:
+            write_frame(answers, nonce, answer)
+        else:
+            file, length = attached
+            write_frame(answers, nonce, answer, file, length)
+            file.close()

@@ -1,0 +1,225 @@
+"""What an agent can be asked. In: an operation's name, its arguments, bytes. Out: an answer, bytes.
+
+Each public method of :class:`Service` is an operation; the driver names it in a request. All of them take and give
+plain JSON values, so that they are the same in process and over SSH.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any, Callable, Mapping, Sequence
+
+from ..errors import WorkspaceError, XpmError
+from ..schedulers import scheduler_class
+from ..schedulers.base import NoInformation, Scheduler
+from . import files
+from .layout import Layout
+from .submit import Submitter, submission_lock
+from .watch import State, Watcher
+
+#: operations that a request may name
+OPERATIONS = ("hello", "survey", "submit", "watch", "fetch", "read", "cancel", "manifest")
+
+
+class Service:
+    """The operations on one workspace of this machine, with one scheduler.
+
+    :param root: absolute path of the workspace
+    :param scheduler: the scheduler's name
+    """
+
+    def __init__(self, root: str, scheduler: str) -> None:
+        self.layout = Layout(root)
+        self.scheduler: Scheduler = scheduler_class(scheduler)(root)
+        self.watcher = Watcher(self.layout, self.scheduler)
+
+    def handle(self, request: Mapping[str, Any], body: IO[bytes] | None) -> tuple[dict[str, Any], Any]:
+        """Answer a request; the answer's document, and a file with its size if bytes belong to it.
+
+        Errors that people should see come back as ``{"error": …}`` and never as an exception.
+        """
+        name = request.get("op")
+        if name not in OPERATIONS:
+            return {"error": {"what": f"the agent knows no operation {name!r}", "kind": "XpmError"}}, None
+        operation: Callable[..., Any] = getattr(self, name)
+        arguments = dict(request.get("arguments") or {})
+        if body is not None:
+            arguments["body"] = body
+        try:
+            answer = operation(**arguments)
+        except XpmError as error:
+            kind = type(error).__name__
+            return {"error": {"what": error.what, "where": error.where, "hint": error.hint, "kind": kind}}, None
+        except NoInformation as error:
+            hint = "nothing was submitted; try again when the scheduler answers"
+            return {"error": {"what": str(error), "hint": hint, "kind": "ConnectionFailed"}}, None
+        except OSError as error:
+            what = f"{error.strerror or error}: {error.filename or self.layout.root}"
+            return {"error": {"what": what, "where": os.uname().nodename, "kind": "WorkspaceError"}}, None
+        if isinstance(answer, tuple):
+            document, attached = answer
+            return {"answer": document}, attached
+        return {"answer": answer}, None
+
+    def hello(self) -> dict[str, Any]:
+        """Who and where the agent is."""
+        command = self.scheduler.command
+        return {
+            "host": os.uname().nodename,
+            "python": sys.version.split()[0],
+            "executable": sys.executable,
+            "root": str(self.layout.root),
+            "time": time.time(),
+            "scheduler": self.scheduler.name,
+            "scheduler_found": not command or shutil.which(command) is not None,
+        }
+
+    def survey(self, jobs: Sequence[str], code: str = "", python: str = "") -> dict[str, Any]:
+        """What is known before a submission: states of the jobs, and whether a code snapshot is there.
+
+        :param python: the command that is to run the tasks; asked for its version, as far as this host can tell
+        :raises XpmError: the scheduler is not here, or that Python is too old
+        """
+        command = self.scheduler.command
+        host = os.uname().nodename
+        if command and shutil.which(command) is None:
+            raise XpmError(
+                f"there is no {command} on {host}, so {self.scheduler.name} cannot be used there",
+                where=f"host {host}",
+                hint="is this a login node of the cluster? check host and scheduler in the launcher file",
+            )
+        if python:
+            check_python(python, host)
+        with submission_lock(self.layout):
+            return {
+                "states": self.watcher.states(jobs),
+                "has_code": bool(code) and self.layout.code(code).is_dir(),
+                "trouble": self.watcher.trouble,
+            }
+
+    def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:
+        """Take in files and submit: see :class:`.submit.Submitter`.
+
+        :param token: unique for the request
+        :param code: the code snapshot that the jobs run
+        :param body: a tar stream with ``jobs/…``, ``batches/…`` and, if it was missing here, ``code/…``
+        """
+        incoming = self.layout.internal / "incoming" / token
+        incoming.mkdir(parents=True)
+        try:
+            files.unpack(body, incoming)
+            self._take_code(incoming, code)
+            with submission_lock(self.layout):
+                submitter = Submitter(self.layout, self.scheduler, self.watcher, incoming)
+                answer = submitter.run(groups)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        commands = getattr(self.scheduler, "commands", None)
+        return {**answer, "calls": dict(commands.calls) if commands is not None else {}}
+
+    def _take_code(self, incoming: Path, code: str) -> None:
+        source, target = incoming / "code", self.layout.code(code)
+        if not source.is_dir() or target.is_dir():
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            source.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another driver was faster with the same content
+                raise
+
+    def watch(self, jobs: list[str], seen: dict[str, State], seconds: float) -> dict[str, Any]:
+        """The states that differ from ``seen``, as soon as one does, or after ``seconds``."""
+        return {"states": self.watcher.wait(jobs, seen, seconds), "trouble": self.watcher.trouble}
+
+    def fetch(
+        self, jobs: dict[str, dict[str, Sequence[int]]], patterns: Sequence[str] = (), max_size: int = 0
+    ) -> tuple[dict[str, Any], Any]:
+        """The files of job directories that the other side lacks, as a tar stream.
+
+        :param jobs: by job id, what the other side has: size and modification time by name
+        """
+        packer = files.Packer()
+        count = 0
+        for job, have in jobs.items():
+            for name, path in files.changed_files(self.layout, job, patterns, max_size, have):
+                try:
+                    packer.add_file(name, path)
+                except FileNotFoundError:
+                    continue  # removed meanwhile
+                count += 1
+        return {"files": count}, packer.finish()
+
+    def manifest(self, job: str) -> dict[str, Any]:
+        """Names, sizes (bytes) and times of the files in a job directory."""
+        directory = self.layout.job(job)
+        if not directory.is_dir():
+            raise WorkspaceError(f"no job {job}", where=str(self.layout.root))
+        return {"files": files.manifest(directory)}
+
+    def read(self, job: str, stream: str = "out", offset: int = 0, limit: int = 1 << 20) -> tuple[dict[str, Any], Any]:
+        """A piece of a job's log.
+
+        :param stream: ``out`` or ``err``
+        :param offset: first byte; negative counts from the end
+        :param limit: bytes at most
+        """
+        if stream not in ("out", "err"):
+            raise WorkspaceError(f"a job has no log {stream!r}")
+        path = Path(f"{self.layout.stem(job)}.{stream}")
+        if not path.exists():
+            return {"offset": 0, "size": 0}, None
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            start = max(0, size + offset) if offset < 0 else min(offset, size)
+            file.seek(start)
+            data = file.read(limit)
+        import io
+
+        return {"offset": start, "size": size}, (io.BytesIO(data), len(data))
+
+    def cancel(self, jobs: Sequence[str]) -> dict[str, Any]:
+        """End jobs that wait or run; returns those that did."""
+        states = self.watcher.states(jobs)
+        live = {
+            job: state["native_id"]
+            for job, state in states.items()
+            if state["state"] in ("queued", "waiting", "held", "running") and state.get("native_id")
+        }
+        waiting_first = sorted(live, key=lambda job: states[job]["state"] == "running")
+        self.scheduler.cancel([live[job] for job in waiting_first])
+        return {"cancelled": waiting_first}
+
+
+def check_python(python: str, host: str) -> None:
+    """Refuse a Python that is there and too old; one that only the nodes have cannot be judged here.
+
+    :raises XpmError: it is older than 3.9
+    """
+    import subprocess
+
+    path = shutil.which(python)
+    if path is None:
+        return
+    try:
+        asked = subprocess.run(
+            [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        words = asked.stdout.decode().split()
+        version = tuple(int(part) for part in words[-1].split("."))
+    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
+        return
+    if version < (3, 9):
+        raise XpmError(
+            f"tasks need Python 3.9 or newer, and {python} on {host} is {words[-1]}",
+            where=f"host {host}",
+            hint="set `python` in [environment] of the launcher file, or load a module in `setup`",
+        )

@@ -1,0 +1,187 @@
+"""From ``params.json`` to the task, inside a job. In: a job directory. Out: the task object, ready to execute.
+
+Nothing runs but the import of the classes named there. A parent task's own parents are read when they are looked
+at, so that the last task of a long chain does not read the whole chain.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from ..errors import WorkspaceError
+from .jsonlight import loads
+from .script import run_script
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import ModuleType
+    from typing import Any
+
+SCHEMA = 1
+
+
+class Loader:
+    """Makes the objects of one job, each parent once.
+
+    :param jobs: the ``jobs`` folder of the workspace
+    :param code: the folder of the code snapshot; scripts are looked up below it
+    """
+
+    def __init__(self, jobs: str, code: str) -> None:
+        self.jobs = jobs
+        self.code = code
+        self.tasks: dict[str, Any] = {}
+
+    def task(self, job: str) -> Any:
+        """The task of a job id (``task/identifier``).
+
+        :raises WorkspaceError: its ``params.json`` is missing or not understood
+        """
+        if job not in self.tasks:
+            self.tasks[job] = None
+            self.tasks[job] = self._read(job, eager=len(self.tasks) == 1)
+        return self.tasks[job]
+
+    def _read(self, job: str, eager: bool) -> Any:
+        directory = os.path.join(self.jobs, job)
+        path = os.path.join(directory, "params.json")
+        try:
+            with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs a job milliseconds
+                document = loads(file.read())
+        except (OSError, ValueError) as error:
+            raise WorkspaceError(f"the parameters of a task cannot be read: {error}", where=path) from error
+        if document.get("schema") != SCHEMA:
+            raise WorkspaceError(
+                f"written by another version of xpm-hpc (schema {document.get('schema')}, known: {SCHEMA})",
+                where=path,
+                hint="use the version that wrote it, or a newer one",
+            )
+        entries = document["configs"]
+        objects = [self._new(entry["class"]) for entry in entries]
+        for entry, made in zip(entries, objects):
+            made.__dict__["__xpm__"].directory = directory
+            home = os.path.join(self.jobs, entry["source"]) if "source" in entry else directory
+            for name, raw in entry["params"].items():
+                if eager or not _holds_task(raw):
+                    made.__dict__[name] = self._value(raw, objects, home)
+                else:
+                    made.__dict__[name] = _Later(self, raw, objects, home)
+                    _defer(type(made), name)
+            if "source" in entry:
+                made.__dict__["__xpm__"].source = _Later(self, {"$task": entry["source"]}, objects, directory)
+        for made in reversed(objects):
+            made.__post_init__()
+        return objects[0]
+
+    def _new(self, reference: dict[str, str]) -> Any:
+        cls = self.find(reference)
+        made = cls.__new__(cls)
+        made.__dict__["__xpm__"].loaded = True
+        return made
+
+    def find(self, reference: dict[str, str]) -> Any:
+        """The class that ``reference`` names.
+
+        :raises ImportError: its module cannot be imported here
+        :raises AttributeError: its module has no such class
+        """
+        module = sys.modules.get(reference["module"])
+        if module is None or _is_unfinished(module, reference):
+            file = reference.get("file")
+            if file is None:
+                __import__(reference["module"])
+                module = sys.modules[reference["module"]]
+            else:
+                path = os.path.normpath(os.path.join(self.code, file))
+                module = run_script(reference["module"], path, reference["name"].split(".")[0])
+        found: Any = module
+        for part in reference["name"].split("."):
+            found = getattr(found, part)
+        return found
+
+    def _value(self, raw: Any, objects: list[Any], directory: str) -> Any:
+        if isinstance(raw, list):
+            return [self._value(item, objects, directory) for item in raw]
+        if not isinstance(raw, dict):
+            return raw
+        if len(raw) == 1:
+            ((kind, inner),) = raw.items()
+            if kind == "$task":
+                return self.task(inner)
+            if kind == "$config":
+                return objects[inner]
+            if kind == "$float":
+                return float(inner)
+            if kind == "$int":
+                return int(inner, 16)
+            if kind in ("$path", "$jobpath"):
+                from pathlib import Path  # only for tasks that have paths
+
+                return Path(inner) if kind == "$path" else Path(directory, inner)
+            if kind == "$enum":
+                return self.find(inner)[inner["member"]]
+            if kind == "$tuple":
+                return tuple(self._value(item, objects, directory) for item in inner)
+            if kind == "$set":
+                return {self._value(item, objects, directory) for item in inner}
+            if kind == "$dict":
+                return {
+                    self._value(key, objects, directory): self._value(item, objects, directory)
+                    for key, item in inner
+                }
+        return {key: self._value(item, objects, directory) for key, item in raw.items()}
+
+
+class _Later:
+    """A value that names tasks and has not been looked at yet."""
+
+    __slots__ = ("directory", "loader", "objects", "raw")
+
+    def __init__(self, loader: Loader, raw: Any, objects: list[Any], directory: str) -> None:
+        self.loader = loader
+        self.raw = raw
+        self.objects = objects
+        self.directory = directory
+
+    def value(self) -> Any:
+        return self.loader._value(self.raw, self.objects, self.directory)
+
+
+class _Deferred:
+    """Stands for a parameter in its class and reads a ``_Later`` when it is looked at."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        try:
+            value = instance.__dict__[self.name]
+        except KeyError:
+            raise AttributeError(f"{owner.__qualname__} has no value for {self.name!r}") from None
+        if isinstance(value, _Later):
+            value = instance.__dict__[self.name] = value.value()
+        return value
+
+    def __set__(self, instance: Any, value: object) -> None:
+        instance.__dict__[self.name] = value
+
+
+def _defer(cls: type, name: str) -> None:
+    if not isinstance(cls.__dict__.get(name), _Deferred):
+        setattr(cls, name, _Deferred(name))
+
+
+def _holds_task(raw: Any) -> bool:
+    if isinstance(raw, list):
+        return any(_holds_task(item) for item in raw)
+    if isinstance(raw, dict):
+        return "$task" in raw or any(_holds_task(item) for item in raw.values())
+    return False
+
+
+def _is_unfinished(module: ModuleType, reference: dict[str, str]) -> bool:
+    """Whether ``module`` is another one of the same name, e.g. a script called like a module of Python's."""
+    return not hasattr(module, reference["name"].split(".")[0])

@@ -1,0 +1,328 @@
+"""Configurations and tasks: the classes that users derive from.
+
+In: a class with annotated parameters, and values. Out: objects whose values are checked when they are made (on the
+laptop), or taken as they were written (inside a job). Every job imports this module, so it imports nothing itself:
+``typing`` alone would double the start-up time of a small task. Types and checks are in :mod:`.types`, loaded on
+the laptop when the first object is made.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Annotated, Any, Callable, ClassVar, TypeVar, dataclass_transform
+
+    T = TypeVar("T")
+    Param = Annotated[T, "param"]
+    Meta = Annotated[T, "meta"]
+    Constant = Annotated[T, "constant"]
+else:
+
+    class Declared:
+        """A parameter's annotation: its kind (``param``, ``meta`` or ``constant``) and its type."""
+
+        __slots__ = ("kind", "type")
+
+        def __init__(self, kind, type_):
+            self.kind = kind
+            self.type = type_
+
+        def __repr__(self):
+            return f"{self.kind.capitalize()}[{self.type!r}]"
+
+        def __call__(self):  # typing on Python 3.9 and 3.10 takes only callables for types
+            raise TypeError("an annotation cannot be called")
+
+    class _Kind:
+        __slots__ = ("kind",)
+
+        def __init__(self, kind):
+            self.kind = kind
+
+        def __getitem__(self, type_):
+            return Declared(self.kind, type_)
+
+    Param = _Kind("param")
+    Meta = _Kind("meta")
+    Constant = _Kind("constant")
+
+    def dataclass_transform(**_options):
+        return lambda cls: cls
+
+
+class Missing:
+    """Says that there is no default."""
+
+    def __repr__(self) -> str:
+        return "<no default>"
+
+
+MISSING = Missing()
+
+
+class Field:
+    """What :func:`field` says of a parameter."""
+
+    def __init__(self, default: object, default_factory: Any, ignore_default: bool) -> None:
+        self.default = default
+        self.default_factory = default_factory
+        self.ignore_default = ignore_default
+
+    def __get__(self, instance: object, owner: type) -> object:
+        # Reached only when a job reads a parameter that did not exist yet when the object was written.
+        if instance is None or self.default is MISSING:
+            return self
+        return self.default
+
+
+if TYPE_CHECKING:
+
+    def field(
+        *, default: Any = ..., default_factory: Callable[[], Any] = ..., ignore_default: bool = True
+    ) -> Any: ...
+
+else:
+
+    def field(*, default=MISSING, default_factory=None, ignore_default=True):
+        """Declare a parameter's default.
+
+        :param default: the value when none is given
+        :param default_factory: called without arguments to make the default; or a :class:`PathGenerator`
+        :param ignore_default: a value equal to the default does not count in the identifier, so that a new
+            parameter with a default keeps old results. ``False`` makes it count always.
+
+        >>> class Train(Task):
+        ...     epochs: Param[int] = field(default=10)
+        ...     model: Meta[Path] = field(default_factory=PathGenerator("model.pt"))
+        """
+        return Field(default, default_factory, ignore_default)
+
+
+class PathGenerator:
+    """A path inside the job directory, as a default: ``field(default_factory=PathGenerator("model.pt"))``.
+
+    :param name: path below the job directory
+    """
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self) -> Any:
+        return JobPath(self.name)
+
+
+class JobPath:
+    """A path inside the job directory of the task that holds it, until the job directory is known."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.name} in the job directory>"
+
+
+class State:
+    """What xpm-hpc knows of one object, beside its parameters."""
+
+    __slots__ = ("digest", "directory", "job", "loaded", "sealed", "source", "tags")
+
+    def __init__(self) -> None:
+        self.tags: dict[str, object] = {}
+        self.sealed = False
+        #: read from params.json inside a job: values are taken as they are
+        self.loaded = False
+        #: the task that makes this object, when it is a task's output (inside a job: how to read it)
+        self.source: Any = None
+        #: identifier (hex), kept once the object is sealed
+        self.digest: str | None = None
+        #: the submitted job (laptop)
+        self.job: Any = None
+        #: the job directory (absolute path), once known
+        self.directory: str | None = None
+
+
+class _ItsClass:
+    """``Say.C(...)`` is ``Say(...)``: experimaestro's spelling."""
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        return owner
+
+
+@dataclass_transform(kw_only_default=True, field_specifiers=(field,))
+class Config:
+    """Base of everything that has typed parameters.
+
+    :raises ParameterError: a value of the wrong type, an unknown parameter or a missing one
+
+    >>> class Model(Config):
+    ...     layers: Param[int] = 2
+    >>> Model(layers=3).layers
+    3
+    """
+
+    if TYPE_CHECKING:
+        C: ClassVar[Any]
+        __xpmid__: ClassVar[str]
+    else:
+        C = _ItsClass()
+
+    def __new__(cls, *_args: Any, **_values: Any) -> Any:
+        self = object.__new__(cls)
+        self.__dict__["__xpm__"] = State()
+        return self
+
+    def __init__(self, **values: Any) -> None:
+        from .types import initialise  # typing is not for jobs: see the module's docstring
+
+        initialise(self, values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        state: State = self.__dict__["__xpm__"]
+        if not state.loaded:
+            from .types import checked
+
+            value = checked(self, name, value)
+        self.__dict__[name] = value
+
+    def tag(self, key: str, value: object) -> Any:
+        """Label the object for people; tags never count in the identifier. Returns the object itself."""
+        self.__dict__["__xpm__"].tags[str(key)] = value
+        return self
+
+    def __post_init__(self) -> None:
+        """Called inside the job, when all parameters are set."""
+
+    def __validate__(self) -> None:
+        """Called on the laptop before a task is submitted; raise ``ValueError`` to refuse the values."""
+
+    @property
+    def __xpmtask__(self) -> Any:
+        """The task that makes this object: itself for a task, its source for a task's output."""
+        state: State = self.__dict__["__xpm__"]
+        return state.source.value() if state.loaded and state.source is not None else state.source
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{k}={v!r}" for k, v in self.__dict__.items() if k != "__xpm__")
+        return f"{type(self).__qualname__}({values})"
+
+
+class Task(Config):
+    """Something to run: parameters and an ``execute`` method. It gets a job directory of its own.
+
+    >>> class Say(Task):
+    ...     word: Param[str]
+    ...     def execute(self):
+    ...         print(self.word.upper())
+    """
+
+    def execute(self) -> None:
+        """What the task does; called inside the job, in the job directory."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no execute method")
+
+    def submit(self, *, launcher: Any = None, resources: Any = None, retry: Any = None) -> Any:
+        """Hand the task to the open experiment and return its output: itself, or what ``task_outputs`` gives.
+
+        :param launcher: a launcher's name, when it is not the experiment's
+        :param resources: what the task needs, as text (``"gpu * 2 & duration=10m"``) or ``Resources``
+        :param retry: what to do after a failure, by reason
+        :raises XpmError: no experiment is open, or a value is wrong
+        """
+        from .context import current  # the laptop's business only
+
+        return current().submit(self, launcher=launcher, resources=resources, retry=retry)
+
+    def result(self) -> Any:
+        """Wait for the end of the submitted task and return the task.
+
+        :raises JobsFailed: with the task, the reason and the last lines of its log
+        """
+        job = self.__dict__["__xpm__"].job
+        if job is None:
+            from ..errors import XpmError
+
+            raise XpmError(f"{type(self).__qualname__} was not submitted", hint="call submit() first")
+        job.result()
+        return self
+
+    @property
+    def __xpmtask__(self) -> Any:
+        return self
+
+    @property
+    def __xpm_stdout__(self) -> Path:
+        """The file with what the task printed."""
+        return self._log("out")
+
+    @property
+    def __xpm_stderr__(self) -> Path:
+        """The file with what the task wrote to its standard error."""
+        return self._log("err")
+
+    def _log(self, ending: str) -> Path:
+        from pathlib import Path
+
+        directory = self.__dict__["__xpm__"].directory
+        if directory is None:
+            from ..errors import XpmError
+
+            raise XpmError(f"{type(self).__qualname__} has no log yet", hint="call submit() first")
+        return Path(directory, f"{job_name(task_id(type(self)))}.{ending}")
+
+
+class ResumableTask(Task):
+    """A task that goes on in the same directory when it is started again."""
+
+
+def tag(config: Config, key: str, value: object) -> Config:
+    """Label ``config`` for people; the same as ``config.tag(key, value)``."""
+    config.tag(key, value)
+    return config
+
+
+def tags(config: Config) -> dict[str, object]:
+    """All tags of ``config`` and of what it is made of, its own last."""
+    from .types import walk
+
+    found: dict[str, object] = {}
+    for part in walk(config):
+        found.update(part.__dict__["__xpm__"].tags)
+    return found
+
+
+def type_name(cls: type) -> str:
+    """The name a class is known by: its ``__xpmid__``, or ``module.qualname`` with ``__main__`` replaced."""
+    explicit = cls.__dict__.get("__xpmid__")
+    if isinstance(explicit, str) and explicit:
+        return explicit
+    return f"{module_name(cls.__module__)}.{cls.__qualname__}"
+
+
+def module_name(module: str) -> str:
+    """The importable name of a module; ``__main__`` becomes the script's file name without its ending."""
+    if module != "__main__":
+        return module
+    main = sys.modules["__main__"]
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name != "__main__":  # python -m package.script
+        name: str = spec.name
+        return name[: -len(".__main__")] if name.endswith(".__main__") else name
+    file = getattr(main, "__file__", None)
+    return os.path.splitext(os.path.basename(file))[0] if file else "__main__"
+
+
+def task_id(cls: type) -> str:
+    """The task id: the type's name in lower case, as in ``jobs/<task id>/<identifier>``."""
+    return type_name(cls).lower()
+
+
+def job_name(task: str) -> str:
+    """The last part of a task id: the stem of the job's log files and markers."""
+    return task.rpartition(".")[2]

@@ -1,0 +1,359 @@
+"""Parameter types: from annotations to checks. In: a class, a value. Out: its fields, the checked value.
+
+Works on the laptop only (it needs ``typing``); checks are strict: a bool is not an int, ``"1"`` is not 1, but an
+int stands for a float.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import difflib
+import enum
+import inspect
+import sys
+import types
+import typing
+from pathlib import Path, PurePath
+from typing import Any, Callable, Iterator, NamedTuple
+
+from ..errors import ParameterError
+from . import objects
+from .objects import MISSING, Config, Field, JobPath, State
+
+_NONE = type(None)
+_UNION_TYPES = (typing.Union, getattr(types, "UnionType", typing.Union))
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+class Parameter(NamedTuple):
+    """One declared parameter of a class."""
+
+    name: str
+    kind: str  # param, meta or constant
+    type: Any
+    default: Any  # MISSING when there is none
+    default_factory: Callable[[], Any] | None
+    ignore_default: bool
+
+    def make_default(self) -> Any:
+        """The default value, or ``MISSING``."""
+        return self.default_factory() if self.default_factory is not None else self.default
+
+
+def fields_of(cls: type) -> dict[str, Parameter]:
+    """The parameters of ``cls`` by name, inherited ones first.
+
+    :raises ParameterError: an annotation cannot be understood
+    """
+    known: dict[str, Parameter] | None = cls.__dict__.get("__xpm_fields__")
+    if known is not None:
+        return known
+    found: dict[str, Parameter] = {}
+    for base in reversed(cls.__mro__):
+        if base is Config or not issubclass(base, Config):
+            continue
+        for name, annotation in _annotations(base).items():
+            declared = _declared(base, name, annotation)
+            if declared is not None:
+                found[name] = _parameter(base, name, declared)
+        for name in found.keys() & base.__dict__.keys():  # word = "x" below an inherited word: Param[str]
+            value = base.__dict__[name]
+            if not isinstance(value, Field) and found[name].default is not value:
+                found[name] = found[name]._replace(default=value, default_factory=None)
+    for parameter in found.values():
+        if parameter.kind == "constant" and parameter.make_default() is MISSING:
+            raise ParameterError(f"constant {parameter.name!r} has no value", where=_class(cls))
+        if parameter.default is not MISSING:
+            found[parameter.name] = parameter._replace(
+                default=_check(cls, parameter, parameter.default, where=_class(cls))
+            )
+    cls.__xpm_fields__ = found  # type: ignore[attr-defined]
+    return found
+
+
+def initialise(config: Config, values: dict[str, Any]) -> None:
+    """Set the parameters of a new object.
+
+    :raises ParameterError: an unknown, missing or wrong parameter
+    """
+    cls = type(config)
+    parameters = fields_of(cls)
+    for name in values:
+        if name not in parameters:
+            near = difflib.get_close_matches(name, parameters, 1)
+            raise ParameterError(
+                f"{cls.__qualname__} has no parameter {name!r}",
+                where=_caller(),
+                hint=f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(parameters) or 'none'}",
+            )
+    for name, parameter in parameters.items():
+        if name in values:
+            if parameter.kind == "constant":
+                raise ParameterError(
+                    f"{cls.__qualname__}.{name} is a constant and cannot be given", where=_caller()
+                )
+            value = _check(cls, parameter, values[name])
+        else:
+            value = parameter.make_default()
+            if value is MISSING:
+                raise ParameterError(
+                    f"{cls.__qualname__} needs a value for {name!r} ({_text(parameter.type)})", where=_caller()
+                )
+        config.__dict__[name] = value
+
+
+def checked(config: Config, name: str, value: Any) -> Any:
+    """The value to store for ``config.name = value``; what is no parameter is taken as it is.
+
+    :raises ParameterError: the object was submitted, the parameter is a constant, or the value is wrong
+    """
+    parameter = fields_of(type(config)).get(name)
+    if parameter is None:
+        return value
+    owner = type(config).__qualname__
+    state: State = config.__dict__["__xpm__"]
+    if state.sealed:
+        raise ParameterError(
+            f"{owner}.{name} cannot change: the object was submitted",
+            where=_caller(),
+            hint="make a new object",
+        )
+    if parameter.kind == "constant":
+        raise ParameterError(f"{owner}.{name} is a constant and cannot change", where=_caller())
+    return _check(type(config), parameter, value)
+
+
+def walk(config: Config) -> Iterator[Config]:
+    """``config`` and all objects that it is made of, each once, parts before wholes.
+
+    :raises ParameterError: an object holds itself
+    """
+    done: set[int] = set()
+    on_path: dict[int, Config] = {}
+    stack: list[tuple[Config, bool]] = [(config, False)]
+    while stack:
+        node, left = stack.pop()
+        key = id(node)
+        if left:
+            del on_path[key]
+            done.add(key)
+            yield node
+        elif key in on_path:
+            loop = [type(part).__qualname__ for part in on_path.values()]
+            raise ParameterError("an object holds itself: " + " > ".join([*loop, type(node).__qualname__]))
+        elif key not in done:
+            on_path[key] = node
+            stack.append((node, True))
+            stack.extend((part, False) for part in parts_of(node) if id(part) not in done)
+
+
+def values_of(config: Config) -> dict[str, Any]:
+    """The parameters' values by name."""
+    return {name: config.__dict__[name] for name in fields_of(type(config))}
+
+
+def parts_of(config: Config) -> list[Config]:
+    """The objects directly inside ``config``: in its parameters, and the task that makes it."""
+    found: list[Config] = []
+    todo = list(values_of(config).values())
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Config):
+            found.append(value)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            todo.extend(value)
+        elif isinstance(value, dict):
+            todo.extend(value.keys())
+            todo.extend(value.values())
+    source = config.__dict__["__xpm__"].source
+    if source is not None:
+        found.append(source)
+    return found
+
+
+def _annotations(cls: type) -> dict[str, Any]:
+    """The annotations of the class itself, as written."""
+    return inspect.get_annotations(cls)
+
+
+def _declared(cls: type, name: str, annotation: Any) -> Any:
+    """The ``Declared`` of an annotation, or None for one that is no parameter."""
+    if isinstance(annotation, str):
+        if not any(kind in annotation for kind in ("Param", "Meta", "Constant")):
+            return None
+        annotation = _evaluate(cls, name, annotation)
+    return annotation if isinstance(annotation, objects.Declared) else None  # type: ignore[attr-defined]
+
+
+def _evaluate(cls: type, name: str, text: str) -> Any:
+    """The object that a string annotation stands for."""
+    module = sys.modules.get(cls.__module__)
+    namespace = dict(vars(module)) if module is not None else {}
+    namespace.setdefault(cls.__name__, cls)
+    try:
+        return eval(text, namespace, dict(vars(cls)))  # noqa: S307 - the user's own source code
+    except Exception as error:
+        raise ParameterError(
+            f"the type of {name!r} cannot be understood: {text} ({error})",
+            where=_class(cls),
+            hint="the names in it must exist in the class's module",
+        ) from error
+
+
+def _parameter(cls: type, name: str, declared: Any) -> Parameter:
+    given = cls.__dict__.get(name, MISSING)
+    wanted = declared.type
+    if isinstance(wanted, str):
+        wanted = _evaluate(cls, name, wanted)
+    if isinstance(given, Field):
+        return Parameter(
+            name, declared.kind, wanted, given.default, given.default_factory, given.ignore_default
+        )
+    return Parameter(name, declared.kind, wanted, given, None, True)
+
+
+def _check(cls: type, parameter: Parameter, value: Any, where: str = "") -> Any:
+    try:
+        return convert(parameter.type, value, cls)
+    except _Mismatch as mismatch:
+        inner = f"; {mismatch}" if str(mismatch) else ""
+        raise ParameterError(
+            f"{cls.__qualname__}.{parameter.name} must be {_text(parameter.type)},"
+            f" not {_short(value)} ({type(value).__name__}){inner}",
+            where=where or _caller(),
+        ) from None
+
+
+class _Mismatch(Exception):
+    """A value is not of a type; the text says where inside it."""
+
+
+def convert(wanted: Any, value: Any, cls: type) -> Any:
+    """``value`` as a ``wanted``; containers are copied, so that later changes to them do not reach the object."""
+    if isinstance(wanted, typing.ForwardRef):
+        wanted = _evaluate(cls, "a part", wanted.__forward_arg__)
+    elif isinstance(wanted, str):
+        wanted = _evaluate(cls, "a part", wanted)
+    if wanted is Any:
+        return _plain(value)
+    if wanted is None or wanted is _NONE:
+        return _require(value is None, value)
+    origin = typing.get_origin(wanted)
+    arguments = typing.get_args(wanted)
+    if origin in _UNION_TYPES:
+        return _union(arguments, value, cls)
+    if origin is typing.Literal:
+        return _require(any(type(one) is type(value) and one == value for one in arguments), value)
+    if origin is not None:
+        if isinstance(origin, type) and issubclass(origin, Config):
+            return _require(isinstance(value, origin), value)
+        return _container(origin, arguments, value, cls)
+    if isinstance(wanted, typing.TypeVar):
+        return _plain(value)
+    if wanted in (list, set, dict, tuple, frozenset):
+        return _container(wanted, (), value, cls)
+    if wanted is float:
+        ok = isinstance(value, (int, float)) and not isinstance(value, bool)
+        try:
+            return float(_require(ok, value))
+        except OverflowError:
+            raise _Mismatch("the number is too large for a float") from None
+    if wanted is int:
+        return int(_require(isinstance(value, int) and not isinstance(value, (bool, enum.Enum)), value))
+    if wanted is Path or wanted is PurePath:
+        if isinstance(value, JobPath):
+            return value
+        return Path(_require(isinstance(value, PurePath), value))
+    if wanted is str:
+        return str(_require(isinstance(value, str) and not isinstance(value, enum.Enum), value))
+    if isinstance(wanted, type):
+        if wanted is bool or issubclass(wanted, (enum.Enum, Config)):
+            return _require(isinstance(value, wanted), value)
+        raise _Mismatch("this type cannot be a parameter")
+    raise _Mismatch("this type cannot be a parameter")
+
+
+def _require(ok: bool, value: Any) -> Any:
+    if not ok:
+        raise _Mismatch
+    return value
+
+
+def _union(arguments: tuple[Any, ...], value: Any, cls: type) -> Any:
+    exact = [one for one in arguments if one is type(value)]
+    for one in [*exact, *arguments]:
+        try:
+            return convert(one, value, cls)
+        except _Mismatch:
+            continue
+    raise _Mismatch
+
+
+def _container(origin: Any, arguments: tuple[Any, ...], value: Any, cls: type) -> Any:
+    def inside(position: Any, wanted: Any, item: Any) -> Any:
+        try:
+            return convert(wanted, item, cls)
+        except _Mismatch as mismatch:
+            deeper = f"{mismatch}" if str(mismatch) else f"not {_short(item)} ({type(item).__name__})"
+            raise _Mismatch(f"at {position}: {deeper}") from None
+
+    if origin in (list, collections.abc.Sequence):
+        wanted = arguments[0] if arguments else Any
+        _require(isinstance(value, list) or (origin is not list and isinstance(value, tuple)), value)
+        return [inside(position, wanted, item) for position, item in enumerate(value)]
+    if origin in (set, frozenset, collections.abc.Set):
+        wanted = arguments[0] if arguments else Any
+        _require(isinstance(value, (set, frozenset)), value)
+        return {inside("an element", wanted, item) for item in value}
+    if origin in (dict, collections.abc.Mapping):
+        key_type, value_type = arguments or (Any, Any)
+        _require(isinstance(value, dict), value)
+        return {
+            inside(f"key {key!r}", key_type, key): inside(f"[{key!r}]", value_type, item)
+            for key, item in value.items()
+        }
+    if origin is tuple:
+        _require(isinstance(value, tuple), value)
+        if not arguments:
+            arguments = (Any, ...)
+        if len(arguments) == 2 and arguments[1] is ...:
+            return tuple(inside(position, arguments[0], item) for position, item in enumerate(value))
+        if arguments == ((),):
+            arguments = ()
+        if len(arguments) != len(value):
+            raise _Mismatch(f"it has {len(value)} elements, not {len(arguments)}")
+        return tuple(inside(n, wanted, item) for n, (wanted, item) in enumerate(zip(arguments, value)))
+    raise _Mismatch("this type cannot be a parameter")
+
+
+def _plain(value: Any) -> Any:
+    """Any value that can be written down and hashed."""
+    if value is None or isinstance(value, (str, bool, int, float, PurePath, enum.Enum, Config, JobPath)):
+        return value
+    for kind in (list, tuple, set, dict):
+        if isinstance(value, kind):
+            return _container(kind, (), value, Config)
+    raise _Mismatch(f"a {type(value).__name__} cannot be a parameter's value")
+
+
+def _caller() -> str:
+    """File and line of the user's code that led here."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _class(cls: type) -> str:
+    return f"class {cls.__module__}.{cls.__qualname__}"
+
+
+def _text(wanted: Any) -> str:
+    if isinstance(wanted, type) and not typing.get_args(wanted):
+        return wanted.__name__
+    return str(wanted).replace("typing.", "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,83 @@
+"""The user's own ``ssh``: its configuration, its agents, its master connections. In: a command. Out: its streams."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import IO
+
+from ..errors import ConnectionFailed
+from .base import Tail
+
+#: seconds to wait for a host that does not answer
+CONNECT_TIMEOUT = 20
+
+
+class OpenSshChannel:
+    """A command run by ``ssh``."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin and process.stdout and process.stderr
+        self.process = process
+        self.stdin: IO[bytes] = process.stdin
+        self.stdout: IO[bytes] = process.stdout
+        self._tail = Tail(process.stderr)
+
+    def complaint(self) -> str:
+        return self._tail.text()
+
+    def exit_status(self) -> int | None:
+        try:
+            return self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def close(self) -> None:
+        for stream in (self.stdin, self.stdout):
+            try:
+                stream.close()
+            except OSError:
+                pass  # the other side has gone already
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class OpenSshConnector:
+    """Runs commands on ``host`` through the ``ssh`` program.
+
+    :param host: as ``ssh`` takes it: an alias of ~/.ssh/config, or ``user@host``
+    """
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    def open(self, command: str) -> OpenSshChannel:
+        program = shutil.which("ssh")
+        if program is None:
+            raise ConnectionFailed("there is no ssh program", hint='install OpenSSH, or set transport = "paramiko"')
+        argv = [
+            program,
+            "-T",
+            *("-o", "BatchMode=yes"),
+            *("-o", f"ConnectTimeout={CONNECT_TIMEOUT}"),
+            *("-o", "ServerAliveInterval=15"),
+            *("-o", "ServerAliveCountMax=4"),
+            "--",
+            self.host,
+            command,
+        ]
+        # its own session: a Ctrl-C is for the driver, which then ends the connection in order
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        return OpenSshChannel(process)
+
+    def close(self) -> None:
+        """Each channel is its own process; nothing else is open."""

@@ -1,0 +1,153 @@
+"""SSH through fabric and paramiko. In: a host of ~/.ssh/config and a command. Out: its streams.
+
+Host keys are always checked: a known one must match, an unknown one is asked about on a terminal and refused
+without one.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import fabric
+import paramiko
+
+from ..errors import ConnectionFailed
+from .base import Tail
+
+#: seconds to wait for a host that does not answer
+CONNECT_TIMEOUT = 20
+#: seconds between signs of life on an idle connection
+KEEPALIVE = 30
+#: seconds that a request may take; the longest are submissions to a scheduler in trouble
+ANSWER_TIMEOUT = 600.0
+
+
+class UnknownHostKey(paramiko.SSHException):
+    """A host whose key is not known, and nobody to ask or the answer was no."""
+
+
+class AskPolicy(paramiko.MissingHostKeyPolicy):
+    """Asks on a terminal, as ``ssh`` does; refuses without one."""
+
+    def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
+        fingerprint = f"{key.get_name()} {key.fingerprint}"
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise UnknownHostKey(f"the key of {hostname} is not known: {fingerprint}")
+        print(f"The key of {hostname} is not known: {fingerprint}", file=sys.stderr)
+        print("Is it the right one? It is then noted in ~/.ssh/known_hosts (yes/no) ", file=sys.stderr, end="")
+        if input().strip().lower() != "yes":
+            raise UnknownHostKey(f"the key of {hostname} was not accepted")
+        known_hosts = Path("~/.ssh/known_hosts").expanduser()
+        known_hosts.parent.mkdir(mode=0o700, exist_ok=True)
+        with known_hosts.open("a", encoding="ascii") as file:
+            file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+
+
+class ParamikoChannel:
+    """A command on a paramiko channel."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self.channel = channel
+        channel.settimeout(ANSWER_TIMEOUT)
+        self.stdin: IO[bytes] = channel.makefile_stdin("wb")  # type: ignore[assignment]
+        self.stdout: IO[bytes] = channel.makefile("rb")  # type: ignore[assignment]
+        self._tail = Tail(channel.makefile_stderr("rb"))
+
+    def complaint(self) -> str:
+        return self._tail.text()
+
+    def exit_status(self) -> int | None:
+        if not self.channel.status_event.wait(5):
+            return None
+        return self.channel.exit_status
+
+    def close(self) -> None:
+        self.channel.close()
+
+
+class ParamikoConnector:
+    """Runs commands on ``host`` over one connection.
+
+    :param host: an alias of ~/.ssh/config, or ``user@host``
+    """
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        self.connection: Any = None
+
+    def open(self, command: str) -> ParamikoChannel:
+        try:
+            if self.connection is None:
+                self.connection = self._connect()
+            transport = self.connection.client.get_transport()
+            channel = transport.open_session(timeout=CONNECT_TIMEOUT)
+            channel.exec_command(command)
+        except Exception as error:
+            self.close()
+            _explain(self.host, error)
+        return ParamikoChannel(channel)
+
+    def _connect(self) -> Any:
+        connection = fabric.Connection(self.host, connect_timeout=CONNECT_TIMEOUT)
+        hop = connection
+        while isinstance(hop, fabric.Connection):
+            _check_host_keys(hop)
+            hop = hop.gateway
+        connection.open()
+        connection.client.get_transport().set_keepalive(KEEPALIVE)
+        return connection
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+            self.connection = None
+
+
+def _check_host_keys(connection: Any) -> None:
+    """Known hosts as ``ssh`` reads them; fabric alone would accept any key that is not known."""
+    options = connection.ssh_config
+    files = [
+        *str(options.get("userknownhostsfile", "~/.ssh/known_hosts ~/.ssh/known_hosts2")).split(),
+        *str(options.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts")).split(),
+    ]
+    for name in files:
+        path = Path(name).expanduser()
+        if path.is_file():
+            connection.client.load_system_host_keys(str(path))
+    connection.client.set_missing_host_key_policy(AskPolicy())
+
+
+def _explain(host: str, error: Exception) -> NoReturn:
+    where = f"host {host}"
+    if isinstance(error, paramiko.BadHostKeyException):
+        raise ConnectionFailed(
+            f"the key of {error.hostname} has CHANGED; somebody may be listening in, so nothing was sent",
+            where=where,
+            hint=f"if the change is known to be right: ssh-keygen -R '{error.hostname}', then connect with ssh once",
+        ) from error
+    if isinstance(error, UnknownHostKey):
+        raise ConnectionFailed(
+            str(error), where=where, hint=f"connect once with: ssh {host}  and check the key that it shows"
+        ) from error
+    if isinstance(error, (paramiko.AuthenticationException, paramiko.ssh_exception.PasswordRequiredException)):
+        raise ConnectionFailed(
+            f"the login was refused: {error}",
+            where=where,
+            hint=f"does `ssh {host}` work? check User and IdentityFile in ~/.ssh/config, or ssh-add the key",
+        ) from error
+    if isinstance(error, socket.gaierror):
+        raise ConnectionFailed(
+            f"the host's name is not known: {error.strerror}",
+            where=where,
+            hint="check `host` in the launcher file, and ~/.ssh/config",
+        ) from error
+    if isinstance(error, (TimeoutError, OSError, paramiko.SSHException, EOFError)):
+        raise ConnectionFailed(
+            f"the host does not answer: {error or type(error).__name__}",
+            where=where,
+            hint=f"is the network (or the VPN) up? does `ssh {host}` work?",
+        ) from error
+    raise error

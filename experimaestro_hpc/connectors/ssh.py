@@ -1,0 +1,42 @@
+"""Which SSH to use. In: a host and a transport's name. Out: a connector."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+from .base import Connector
+
+
+def ssh_connector(host: str, transport: str) -> Connector:
+    """A connector to ``host``.
+
+    :param transport: ``paramiko``, ``openssh``, or ``auto``: openssh where a master connection lives or is configured
+    """
+    if transport == "openssh" or (transport == "auto" and wants_master(host)):
+        from .openssh import OpenSshConnector
+
+        return OpenSshConnector(host)
+    from .paramiko_ssh import ParamikoConnector  # paramiko takes a fifth of a second to load
+
+    return ParamikoConnector(host)
+
+
+def wants_master(host: str) -> bool:
+    """Whether the user's ``ssh`` shares a master connection to ``host``: only ``ssh`` itself can use it."""
+    program = shutil.which("ssh")
+    if program is None:
+        return False
+    try:
+        asked = subprocess.run(
+            [program, "-G", "--", host], capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return uses_master(asked.stdout.decode("utf-8", "replace"))
+
+
+def uses_master(configuration: str) -> bool:
+    """Whether what ``ssh -G`` prints says ControlMaster or ControlPath."""
+    options = dict(line.split(" ", 1) for line in configuration.splitlines() if " " in line)
+    return options.get("controlmaster", "false") not in ("false", "no") or options.get("controlpath", "none") != "none"

@@ -1,0 +1,1 @@
+"""The laptop: has all the dependencies. Plans, renders job scripts, mirrors files, watches and collects."""

@@ -1,0 +1,221 @@
+"""The driver's end of the agent. In: an operation and its arguments. Out: the agent's answer, or its error.
+
+A :class:`LocalClient` calls the operations in this process; a :class:`RemoteClient` sends frames over a connector
+to an agent that it ships and starts. Both count round trips.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from .. import errors
+from ..agent.frames import Body, read_frame, write_frame
+from ..agent.main import BOOTSTRAP
+from ..agent.service import Service
+from ..connectors.base import Channel, Connector
+from ..errors import ConnectionFailed, XpmError
+from . import ship
+
+#: tried in this order for the agent, after the launcher's own
+PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9", "/usr/bin/python3")
+#: the agent's exit status when its Python is too old
+_TOO_OLD = 97
+
+
+class Client(Protocol):
+    """What the driver asks an agent through."""
+
+    round_trips: int
+
+    def call(self, operation: str, *, body: IO[bytes] | None = None, size: int = 0, **arguments: Any) -> Any:
+        """The answer to one operation.
+
+        :raises XpmError: what the agent refused, or the connection's failure
+        """
+
+    def receive(self, operation: str, take: Callable[[Any], Any], **arguments: Any) -> Any:
+        """The answer to an operation that sends bytes, which ``take`` gets as a file to read."""
+
+    def hello(self) -> dict[str, Any]:
+        """Who and where the agent is; starts it if need be."""
+
+    def close(self) -> None:
+        """Let go of the agent."""
+
+
+class LocalClient:
+    """Operations on a workspace of this machine, in this process."""
+
+    def __init__(self, root: Path, scheduler: str, shipment: ship.Shipment) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        ship.install(shipment, root)
+        self.service = Service(str(root), scheduler)
+        self.round_trips = 0
+
+    def call(self, operation: str, *, body: IO[bytes] | None = None, size: int = 0, **arguments: Any) -> Any:
+        self.round_trips += 1
+        document, _ = self.service.handle({"op": operation, "arguments": arguments}, body)
+        return answer_of(document)
+
+    def receive(self, operation: str, take: Callable[[Any], Any], **arguments: Any) -> Any:
+        self.round_trips += 1
+        document, attached = self.service.handle({"op": operation, "arguments": arguments}, None)
+        answer = answer_of(document)
+        if attached is not None:
+            with attached[0] as file:
+                take(file)
+        return answer
+
+    def hello(self) -> dict[str, Any]:
+        return self.service.hello()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class RemoteClient:
+    """Operations on a workspace of a cluster, through an agent on its login node.
+
+    :param workdir: the workspace there, not expanded
+    :param python: tried first for the agent
+    """
+
+    def __init__(
+        self, connector: Connector, workdir: str, scheduler: str, shipment: ship.Shipment, python: str = ""
+    ) -> None:
+        self.connector = connector
+        self.workdir = workdir
+        self.scheduler = scheduler
+        self.shipment = shipment
+        self.python = python
+        self.round_trips = 0
+        self.channel: Channel | None = None
+        self.nonce = ""
+        self.greeting: dict[str, Any] = {}
+
+    def call(self, operation: str, *, body: IO[bytes] | None = None, size: int = 0, **arguments: Any) -> Any:
+        answer, left = self._request(operation, arguments, body, size)
+        left.drain()
+        return answer
+
+    def receive(self, operation: str, take: Callable[[Any], Any], **arguments: Any) -> Any:
+        answer, body = self._request(operation, arguments, None, 0)
+        if body.left:
+            take(body)
+        body.drain()
+        return answer
+
+    def hello(self) -> dict[str, Any]:
+        if self.channel is None:
+            self._start()
+        return self.greeting
+
+    def _request(
+        self, operation: str, arguments: dict[str, Any], body: IO[bytes] | None, size: int
+    ) -> tuple[Any, Body]:
+        self.hello()
+        channel = self.channel
+        assert channel is not None
+        self.round_trips += 1
+        try:
+            write_frame(channel.stdin, self.nonce, {"op": operation, "arguments": arguments}, body, size)
+            document, left = self._read(channel)
+        except (OSError, EOFError) as error:
+            self.close()
+            raise ConnectionFailed(
+                f"the connection was lost: {error or type(error).__name__}", where=f"host {self.connector.host}"
+            ) from error
+        except ConnectionFailed:
+            self.close()
+            raise
+        return answer_of(document), Body(channel.stdout, left)
+
+    def _read(self, channel: Channel) -> tuple[Any, int]:
+        frame = read_frame(channel.stdout, self.nonce)
+        if frame is not None:
+            return frame
+        status, complaint = channel.exit_status(), channel.complaint()
+        where = f"host {self.connector.host}"
+        if status == _TOO_OLD:
+            raise XpmError(
+                f"no Python 3.9 or newer was found for the agent: {complaint}",
+                where=where,
+                hint="name one with `python` in [environment] of the launcher file",
+            )
+        raise ConnectionFailed(
+            complaint or f"the agent ended without an answer (exit status {status})",
+            where=where,
+            hint=f"does `ssh {self.connector.host}` work?",
+        )
+
+    def _start(self) -> None:
+        """Open a channel, start the agent, ship the package if it is not there yet."""
+        self.nonce = secrets.token_hex(8)
+        channel = self.connector.open(agent_command(self.python))
+        first = {
+            "workdir": self.workdir,
+            "hash": self.shipment.digest,
+            "nonce": self.nonce,
+            "scheduler": self.scheduler,
+        }
+        self.round_trips += 1
+        try:
+            channel.stdin.write(json.dumps(first).encode() + b"\n")
+            channel.stdin.flush()
+            document, _ = self._read(channel)
+            if document.get("need"):
+                self.round_trips += 1
+                channel.stdin.write(f"{len(self.shipment.data)}\n".encode() + self.shipment.data)
+                channel.stdin.flush()
+                document, _ = self._read(channel)
+        except OSError as error:
+            complaint = channel.complaint() or str(error)
+            channel.close()
+            raise ConnectionFailed(complaint, where=f"host {self.connector.host}") from error
+        except XpmError:
+            channel.close()
+            raise
+        if "error" in document:
+            channel.close()
+            hint = "check `workdir` in the launcher file"
+            raise XpmError(
+                f"the agent cannot start: {document['error']}", where=f"host {self.connector.host}", hint=hint
+            )
+        self.channel, self.greeting = channel, document["answer"]
+
+    def close(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+        self.connector.close()
+
+
+def agent_command(python: str) -> str:
+    """The shell command that starts the agent with the first Python that is new enough; it fits any login shell."""
+    code = base64.b64encode(BOOTSTRAP.encode()).decode()
+    candidates = [python, *PYTHONS] if python and python not in PYTHONS else list(PYTHONS)
+    names = " ".join(shlex.quote(name) for name in candidates)
+    script = (
+        f"for p in {names}; do command -v \"$p\" >/dev/null 2>&1 || continue; "
+        f"\"$p\" -c \"import base64; exec(base64.b64decode('{code}').decode())\"; "
+        f'r=$?; [ "$r" = {_TOO_OLD} ] || exit "$r"; "$p" --version >&2; done; exit {_TOO_OLD}'
+    )
+    return f"exec sh -c {shlex.quote(script)}"
+
+
+def answer_of(document: dict[str, Any]) -> Any:
+    """The answer in a document, or the error that it is.
+
+    :raises XpmError: of the kind that the agent raised
+    """
+    error = document.get("error")
+    if error is None:
+        return document["answer"]
+    kind = getattr(errors, str(error.get("kind")), XpmError)
+    raise kind(error["what"], where=error.get("where", ""), hint=error.get("hint", ""))

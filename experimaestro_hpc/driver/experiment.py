@@ -1,0 +1,278 @@
+"""An experiment: the ``with`` block of a script. In: submitted tasks. Out: jobs that run, their results on this machine.
+
+Tasks are collected while the block runs, and go to the cluster in one go at its end, or when somebody waits for one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..config import context
+from ..config.context import RunMode
+from ..config.objects import Config, State, Task
+from ..config.serialize import job_id, own_parts, parents_of
+from ..config.types import walk
+from ..errors import JobsFailed, XpmError
+from ..resources import Resources
+from ..workspace.experiments import check_name, note_jobs
+from ..workspace.recent import remember
+from . import hook
+from .jobs import Job, JobMaker
+from .launcher import Launcher, find_launcher, shipped_dir, user_dir
+from .monitor import Monitor, count, describe, last_lines, short
+from .options import run_options
+from .plan import Plan, make_plan
+from .quiet import quiet_libraries
+from .session import Session
+from .submission import Submission
+
+
+class experiment:  # noqa: N801 - the name that experimaestro's users know
+    """Run tasks in a workspace, each once.
+
+    :param workdir: the workspace's folder on this machine
+    :param name: the experiment's name, for people
+    :param port: of the web page; ``None`` or 0: none
+    :param launcher: name or file of the launcher; otherwise ``XPM_HPC_LAUNCHER``, otherwise ``local``
+    :param run_mode: what to do with the tasks
+    :raises JobsFailed: at the end of the block, when a job failed
+    :raises XpmError: a file is wrong, or the cluster cannot be reached
+
+    >>> with experiment("work", "mine") as xp:
+    ...     Say(word="hello").submit()
+    """
+
+    def __init__(
+        self,
+        workdir: str | os.PathLike[str],
+        name: str,
+        port: int | None = None,
+        launcher: str | Launcher | None = None,
+        run_mode: RunMode = RunMode.NORMAL,
+    ) -> None:
+        hook.install()
+        quiet_libraries()
+        options = run_options.get()
+        self.name = check_name(name)
+        self.root = Path(options.workdir or workdir).expanduser().absolute()
+        self.port = port
+        self.run_mode = RunMode.DRY_RUN if options.dry_run else run_mode
+        self.detach = options.detach
+        self.launcher = _launcher(options.launcher or launcher)
+        self.jobs: dict[str, Job] = {}
+        self.sent: set[str] = set()
+        self.sessions: dict[str, Session] = {}
+        self.monitor = Monitor(self.sessions, {})
+        self.maker = JobMaker(self.root, _main_script())
+
+    def __enter__(self) -> experiment:
+        if self.port and self.run_mode is RunMode.NORMAL:
+            self.monitor.say(f"no web page at port {self.port}: it is not part of this version; see `xpm-hpc jobs`")
+        context.enter(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        context.leave(self)
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            for session in self.sessions.values():
+                session.close()
+
+    def submit(self, task: Task, *, launcher: Any = None, resources: Any = None, retry: Any = None) -> Any:
+        """Take a task in; see :meth:`Task.submit`."""
+        if not isinstance(task, Task):
+            raise XpmError(f"{type(task).__qualname__} is no Task", hint="only tasks can be submitted")
+        for part in own_parts(task):
+            _validate(part)
+        for part in walk(task):
+            part.__dict__["__xpm__"].sealed = True
+        id_ = job_id(task)
+        if id_ not in self.jobs:
+            self.jobs[id_] = Job(
+                id=id_,
+                task=task,
+                parents=tuple(job_id(parent) for parent in parents_of(task)),
+                launcher=_launcher(launcher) if launcher else self.launcher,
+                resources=Resources.parse(resources) if resources else Resources(),
+                retry=retry,
+            )
+        state: State = task.__dict__["__xpm__"]
+        state.job = Handle(self, id_)
+        state.directory = str(self.root / "jobs" / id_)
+        outputs = getattr(task, "task_outputs", None)
+        return outputs(lambda config: _made_by(task, config)) if outputs is not None else task
+
+    def wait(self) -> None:
+        """Run all that was submitted so far and wait for its end.
+
+        :raises JobsFailed: when a job failed
+        """
+        self._send()
+        if self.run_mode is not RunMode.NORMAL or not self.jobs:
+            return
+        self._follow(self.jobs)
+        failed = {job: state for job, state in self.monitor.states.items() if state["state"] == "failed"}
+        self.monitor.say(f"experiment {self.name}: {count(self.monitor.states)}")
+        if failed:
+            raise JobsFailed(
+                f"{len(failed)} of {len(self.jobs)} jobs failed",
+                where=f"experiment {self.name}",
+                hint="\n".join(_shown(describe(job, state) for job, state in failed.items()))
+                + f"\nsee: xpm-hpc jobs show ID --workdir {self.root}",
+            )
+
+    def wait_for(self, job: str) -> None:
+        """Wait for one job; see :meth:`Task.result`."""
+        self._send()
+        if self.run_mode is not RunMode.NORMAL:
+            raise XpmError("a result is wanted, and nothing is run", where=f"run mode {self.run_mode.value}")
+        self._follow([job])
+        state = self.monitor.states[job]
+        if state["state"] == "failed":
+            layout = self.sessions[self.monitor.launchers[job]].layout
+            raise JobsFailed(
+                f"{short(job)} failed ({state.get('reason')}): {state.get('message', '')}",
+                where=f"experiment {self.name}",
+                hint="\n".join(last_lines(layout, job)),
+            )
+
+    def _follow(self, jobs: Iterable[str]) -> None:
+        if self.detach:
+            self.monitor.say(
+                f"detached: the jobs go on without this process. To see them: xpm-hpc jobs --workdir {self.root}\n"
+                "To fetch the results, the same command, or run the script again."
+            )
+            raise SystemExit(0)
+        try:
+            self.monitor.wait(jobs)
+        except KeyboardInterrupt:
+            self.monitor.say(
+                f"\ndetached: the jobs go on. To come back, run the script again; to look at them:"
+                f" xpm-hpc jobs --workdir {self.root}; to end them: xpm-hpc jobs kill"
+            )
+            raise SystemExit(130) from None
+
+    def _send(self) -> None:
+        """Plan and submit what has not been sent yet."""
+        fresh = {id_: job for id_, job in self.jobs.items() if id_ not in self.sent}
+        if not fresh:
+            return
+        self._check_places()
+        if self.run_mode is RunMode.DRY_RUN:
+            self._tell_plan(fresh)
+            return
+        remember(self.root)
+        for launcher in {job.launcher.name: job.launcher for job in fresh.values()}.values():
+            mine = {id_: job for id_, job in fresh.items() if job.launcher.name == launcher.name}
+            session = self.sessions.get(launcher.name)
+            if session is None:
+                session = self.sessions[launcher.name] = Session(launcher, self.root)
+            self.monitor.launchers = {**self.monitor.launchers, **dict.fromkeys(mine, launcher.name)}
+            submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine))
+            if self.run_mode is RunMode.GENERATE_ONLY:
+                submission.generate()
+            else:
+                submission.run(self.monitor)
+        self.sent |= fresh.keys()
+        script = str(self.maker.script or "")
+        note_jobs(self.root, self.name, script, {id_: job.summary() for id_, job in self.jobs.items()})
+
+    def _needed_by(self, jobs: dict[str, Job]) -> dict[str, Job]:
+        """Jobs of earlier rounds that the new ones need."""
+        parents = {parent for job in jobs.values() for parent in job.parents}
+        return {id_: self.jobs[id_] for id_ in parents if id_ in self.jobs and id_ not in jobs}
+
+    def _check_places(self) -> None:
+        for job in self.jobs.values():
+            for parent in job.parents:
+                if parent in self.jobs and self.jobs[parent].launcher.name != job.launcher.name:
+                    raise XpmError(
+                        f"{short(job.id)} on launcher {job.launcher.name!r} needs {short(parent)}"
+                        f" on {self.jobs[parent].launcher.name!r}",
+                        hint="tasks that need each other must use the same launcher in this version",
+                    )
+
+    def _tell_plan(self, fresh: dict[str, Job]) -> None:
+        """Dry run: what is known on this machine, and what would be submitted; nobody is asked."""
+        from ..agent.layout import Layout  # the rest of a run does not need it here
+
+        layout = Layout(self.root)
+        states = {id_: {"state": (layout.marker(id_) or {}).get("state")} for id_ in fresh}
+        plan: Plan = make_plan([job.planned() for job in fresh.values()], states)
+        self.monitor.say(f"experiment {self.name}: dry run, nothing is touched")
+        for id_ in plan.reuse:
+            self.monitor.say(f"  {short(id_)}: done, is reused")
+        for group in plan.submit:
+            for id_ in group.jobs:
+                needs = ", ".join(short(parent) for parent in fresh[id_].parents)
+                asked = str(fresh[id_].resources)
+                self.monitor.say(
+                    f"  {short(id_)}: would be submitted to {fresh[id_].launcher.name}"
+                    + (f" asking {asked}" if fresh[id_].resources != Resources() else "")
+                    + (f", after {needs}" if needs else "")
+                )
+        self.sent |= fresh.keys()
+
+
+class Handle:
+    """A submitted task's way back to its experiment."""
+
+    def __init__(self, owner: experiment, job: str) -> None:
+        self.owner = owner
+        self.job = job
+
+    def result(self) -> None:
+        """Wait for the job's end; see :meth:`Task.result`."""
+        self.owner.wait_for(self.job)
+
+    @property
+    def state(self) -> str:
+        """The job's last known state."""
+        return str(self.owner.monitor.states.get(self.job, {}).get("state", "unscheduled"))
+
+
+def _launcher(wanted: Any) -> Launcher:
+    if isinstance(wanted, Launcher):
+        return wanted
+    return find_launcher(
+        wanted or None, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ)
+    )
+
+
+def _validate(part: Config) -> None:
+    try:
+        part.__validate__()
+    except ValueError as error:
+        raise XpmError(f"{error}", where=f"{type(part).__qualname__}.__validate__") from error
+
+
+def _made_by(task: Task, config: Config) -> Config:
+    """A copy of ``config`` that says that ``task`` makes it, so that whoever uses it depends on the task."""
+    copy: Config = type(config).__new__(type(config))
+    for name, value in config.__dict__.items():
+        if name != "__xpm__":
+            copy.__dict__[name] = value
+    copy.__dict__["__xpm__"].source = task
+    copy.__dict__["__xpm__"].tags.update(config.__dict__["__xpm__"].tags)
+    return copy
+
+
+def _main_script() -> Path | None:
+    file = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(file).resolve() if file else None
+
+
+def _shown(lines: Iterable[str], most: int = 10) -> list[str]:
+    listed = list(lines)
+    return listed if len(listed) <= most else [*listed[:most], f"… and {len(listed) - most} more"]
+
+

@@ -1,0 +1,98 @@
+"""Which partition a task goes to. In: a launcher, what the task asks. Out: one alternative, a partition."""
+
+from __future__ import annotations
+
+from .launcher import Launcher, Partition
+from ..resources import ResourceError, Resources, format_duration, format_memory
+
+
+def choose_partition(launcher: Launcher, resources: Resources) -> tuple[Resources, Partition | None]:
+    """The first alternative that some partition can give, and the first partition that can.
+
+    The partition named in the launcher's ``[defaults]`` comes before the others. If it is not described,
+    nothing is known of what it can give: tasks that ask for nothing are left to it, and get ``None``.
+
+    :param launcher: with its partitions in order of preference; without any, the first alternative is taken
+    :param resources: what the task asks, with alternatives
+    :returns: one of ``resources.choices``, and the partition, or ``None`` if there is none to choose
+    :raises ResourceError: if no partition can give any alternative; says why, for each
+
+    >>> from .launcher import Gpus
+    >>> small, large = Partition("small", cores=4), Partition("large", cores=64, gpus=Gpus(count=8))
+    >>> asked = Resources.parse("gpu * 9 | cpu(cores=32)")
+    >>> choice, partition = choose_partition(Launcher("here", "slurm", partitions=(small, large)), asked)
+    >>> str(choice), partition.name
+    ('cpu(cores=32)', 'large')
+    """
+    partitions, default = launcher.partitions, launcher.defaults.get("partition")
+    if not partitions:
+        return resources.choices[0], None
+    is_default_unknown = default is not None and all(partition.name != default for partition in partitions)
+    in_order = sorted(
+        partitions, key=lambda partition: partition.name != default
+    )  # stable: the default first
+    refusals = []
+    for choice in resources.choices:
+        if is_default_unknown and choice == Resources():
+            return choice, None
+        refusals.append(f"for '{choice}':")
+        for partition in in_order:
+            lacks = shortcomings(partition, choice)
+            if not lacks:
+                return choice, partition
+            refusals.append(f"{partition.name}: {'; '.join(lacks)}")
+    if len(resources.choices) == 1:
+        del refusals[0]  # the message itself names it
+    raise ResourceError(
+        f"no partition of launcher '{launcher.name}' can give '{resources}'", hint="\n".join(refusals)
+    )
+
+
+def shortcomings(partition: Partition, choice: Resources) -> list[str]:
+    """Why a partition cannot give what is asked, one reason each; empty if it can.
+
+    What the launcher file does not say of a partition is taken to be enough, except that no GPUs means none.
+
+    :param choice: resources without alternatives
+
+    >>> from .launcher import Gpus
+    >>> shortcomings(Partition("gpu", gpus=Gpus(count=4)), Resources(gpus=8))
+    ['has 4 GPUs per node, 8 asked']
+    """
+    lacks = []
+    if choice.gpus:
+        lacks += _gpu_shortcomings(partition, choice)
+    # cores are asked for each task, all else for each node
+    cores = (choice.cores or 1) * (choice.tasks_per_node or 1)
+    if partition.cores is not None and cores > partition.cores:
+        lacks.append(f"has {_counted(partition.cores, 'core')} per node, {cores} asked")
+    if partition.memory is not None and choice.memory is not None and choice.memory > partition.memory:
+        lacks.append(f"has {format_memory(partition.memory)} per node, {format_memory(choice.memory)} asked")
+    if (
+        partition.max_time is not None
+        and choice.duration is not None
+        and choice.duration > partition.max_time
+    ):
+        allowed, asked = format_duration(partition.max_time), format_duration(choice.duration)
+        lacks.append(f"allows {allowed} for a job, {asked} asked")
+    if partition.nodes is not None and choice.node_count > partition.nodes:
+        lacks.append(f"allows {_counted(partition.nodes, 'node')} for a job, {choice.node_count} asked")
+    return lacks
+
+
+def _gpu_shortcomings(partition: Partition, choice: Resources) -> list[str]:
+    gpus = partition.gpus
+    if gpus is None or not gpus.count:
+        return [f"has no GPUs, {choice.gpu_count} asked"]
+    lacks = []
+    if choice.gpu_count > gpus.count:
+        lacks.append(f"has {_counted(gpus.count, 'GPU')} per node, {choice.gpu_count} asked")
+    if choice.gpu_model and gpus.type and choice.gpu_model.lower() != gpus.type.lower():
+        lacks.append(f"has GPUs of type {gpus.type}, {choice.gpu_model} asked")
+    if choice.gpu_memory is not None and gpus.memory is not None and choice.gpu_memory > gpus.memory:
+        lacks.append(f"has GPUs of {format_memory(gpus.memory)}, {format_memory(choice.gpu_memory)} asked")
+    return lacks
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -1,0 +1,33 @@
+"""How a script ends that raised one of our errors. In: the error. Out: a message without traceback, an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+from types import TracebackType
+
+from ..errors import XpmError
+
+
+def show(error: XpmError) -> None:
+    """Print an error for people."""
+    sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr, flush=True)
+
+
+def is_debugging() -> bool:
+    """Whether tracebacks are wanted."""
+    return bool(os.environ.get("XPM_HPC_DEBUG"))
+
+
+def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, XpmError) and not is_debugging():
+        show(error)
+        raise SystemExit(error.exit_status)
+    sys.__excepthook__(kind, error, trace)
+
+
+def install() -> None:
+    """Make a plain ``python script.py`` end like ``xpm-hpc run`` does; a hook of somebody else's is left alone."""
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _excepthook

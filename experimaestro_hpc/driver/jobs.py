@@ -1,0 +1,171 @@
+"""A submitted task on its way to a job. In: a task, its launcher and resources, the code. Out: its files as text.
+
+:class:`JobMaker` renders; it touches no file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..config.objects import Task, job_name, tags
+from ..config.serialize import params_text
+from ..resources import Resources
+from ..schedulers import scheduler_class
+from ..schedulers.base import Request
+from .data import shipped_data
+from .fit import choose_partition
+from .launcher import Launcher, user_dir
+from .plan import PlannedJob
+from .script import ScriptJob, Scripts
+from .snapshot import Snapshot, take_snapshot
+
+
+@dataclass
+class Job:
+    """A task that was submitted.
+
+    :ivar id: ``task/identifier``
+    :ivar parents: ids of the tasks that it needs
+    """
+
+    id: str
+    task: Task
+    parents: tuple[str, ...]
+    launcher: Launcher
+    resources: Resources
+    retry: Any = None
+
+    @property
+    def name(self) -> str:
+        """Stem of the log files."""
+        return job_name(self.id.split("/")[0])
+
+    @cached_property
+    def request(self) -> Request:
+        """What is asked of the scheduler.
+
+        :raises ResourceError: no partition of the launcher can give it
+        """
+        choice, partition = choose_partition(self.launcher, self.resources)
+        options: dict[str, Any] = dict(self.launcher.defaults)
+        if self.launcher.scheduler == "local":
+            there = [one.gpus.count for one in self.launcher.partitions if one.gpus]
+            local = {"slots": self.launcher.slots, "gpu_slots": there[0] if there else None}
+            options.update({name: value for name, value in local.items() if value is not None})
+        return Request(
+            name=self.name,
+            resources=choice,
+            partition=partition.name if partition else None,
+            gpu_type=partition.gpus.type or None if partition and partition.gpus else None,
+            options=options,
+            log=f"{self.name}.err",
+        )
+
+    def planned(self) -> PlannedJob:
+        """The job as the plan sees it."""
+        likeness = tuple(scheduler_class(self.launcher.scheduler).directives(replace(self.request, array=True)))
+        return PlannedJob(self.id, self.parents, likeness)
+
+    def summary(self) -> dict[str, Any]:
+        """What an experiment keeps of the job."""
+        return {"launcher": _place(self.launcher), "tags": plain_tags(self.task)}
+
+
+class JobMaker:
+    """Makes the files of jobs.
+
+    :param root: the workspace on this machine, which is no code
+    :param script: the experiment's script
+    """
+
+    def __init__(self, root: Path, script: Path | None) -> None:
+        self.root = root
+        self.script = script
+        self.argv = list(sys.argv)
+        own = user_dir(os.environ).parent / "templates"
+        self.scripts = Scripts([own, shipped_data("templates")])
+
+    @cached_property
+    def snapshot(self) -> Snapshot:
+        """The code as it is when it is first needed."""
+        return take_snapshot(self.script or Path.cwd() / "script.py", [self.root])
+
+    @property
+    def code(self) -> str:
+        """The folder of the code below a workspace."""
+        return f".xpm/code/{self.snapshot.digest}"
+
+    def files(self, job: Job, lib: str) -> dict[str, str]:
+        """The texts of a job's files, by name below the workspace.
+
+        :param lib: folder of the shipped package below the workspace
+        """
+        folder = f"jobs/{job.id}"
+        return {
+            f"{folder}/params.json": params_text(job.task, self.snapshot.root),
+            f"{folder}/job.json": json.dumps(self.record(job), indent=1) + "\n",
+            f"{folder}/job.sh": self.scripts.render(self._script(job, job.request, lib)),
+        }
+
+    def array_script(self, job: Job, jobs: Sequence[str], lib: str) -> str:
+        """The script of an array of jobs that are all like ``job``."""
+        array = [f"jobs/{one}" for one in jobs]
+        return self.scripts.render(self._script(job, replace(job.request, array=True), lib), array)
+
+    def _script(self, job: Job, request: Request, lib: str) -> ScriptJob:
+        environment = job.launcher.environment
+        folders = [self.code if path == "." else f"{self.code}/{path}" for path in self.snapshot.import_paths]
+        return ScriptJob(
+            scheduler=job.launcher.scheduler,
+            request=request,
+            name=job.name,
+            python=job.launcher.python,
+            lib=lib,
+            code=folders,
+            setup=environment.setup,
+            env=environment.env,
+        )
+
+    def record(self, job: Job) -> dict[str, Any]:
+        """``job.json`` as it is before the submission."""
+        task, identifier = job.id.split("/")
+        return {
+            "schema": 1,
+            "id": job.id,
+            "task": task,
+            "identifier": identifier,
+            "name": job.name,
+            "parents": list(job.parents),
+            "tags": plain_tags(job.task),
+            "launcher": _place(job.launcher),
+            "scheduler": job.launcher.scheduler,
+            "partition": job.request.partition,
+            "resources": job.request.resources.to_json(),
+            "code": self.code,
+            "argv": self.argv,
+            "git": {"commit": self.snapshot.commit, "dirty": self.snapshot.is_dirty},
+            "driver": {"xpm_hpc": __version__, "python": sys.version.split()[0], "host": socket.gethostname()},
+            "created": time.time(),
+        }
+
+
+def _place(launcher: Launcher) -> str:
+    """How the launcher is found again: by name, or by file if it lies elsewhere."""
+    known = (user_dir(os.environ), shipped_data("launchers"))
+    return launcher.name if launcher.path.parent in known else str(launcher.path.absolute())
+
+
+def plain_tags(task: Task) -> dict[str, Any]:
+    """A task's tags as JSON values."""
+    found: Mapping[str, object] = tags(task)
+    return {key: one if isinstance(one, (str, int, float, bool)) else str(one) for key, one in found.items()}

@@ -1,0 +1,404 @@
+"""Launcher files: where and how tasks run. In: a name or a path. Out: a checked :class:`Launcher`.
+
+A launcher file is TOML; ``launchers/slurm.toml`` shows all of it. Everything in it is checked here, once, so
+that no other module needs to: what is unknown or of a wrong type is an error with the file and the line.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Literal
+
+from .data import shipped_data
+from .toml_table import Source, Table, did_you_mean, is_number
+from ..errors import LauncherError
+from ..schedulers import BUILT_IN
+
+ConnectorType = Literal["local", "ssh"]
+Transport = Literal["auto", "paramiko", "openssh"]
+NodeFiles = Literal["shared", "staged"]
+DefaultValue = str | int | float | bool | list[str]
+
+SCHEDULER_ENTRY_POINTS = "experimaestro_hpc.schedulers"
+
+_CONNECTOR_TYPES: tuple[ConnectorType, ...] = ("local", "ssh")
+_TRANSPORTS: tuple[Transport, ...] = ("auto", "paramiko", "openssh")
+_NODE_FILES: tuple[NodeFiles, ...] = ("shared", "staged")
+_OPTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+@dataclass(frozen=True)
+class Connector:
+    """How the login node is reached.
+
+    :ivar type: ``local``: the commands of the scheduler are on this machine; ``ssh``: they are on ``host``
+    :ivar host: a name that ``ssh`` knows, or ``user@host``
+    :ivar transport: which SSH implementation; ``auto`` chooses
+    """
+
+    type: ConnectorType = "local"
+    host: str = ""
+    transport: Transport = "auto"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What surrounds each task.
+
+    :ivar python: the interpreter that runs the tasks; empty: see :attr:`Launcher.python`
+    :ivar setup: lines of shell before each task
+    :ivar env: environment variables of each task; the names are valid ones
+    """
+
+    python: str = ""
+    setup: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """The GPUs of each node of a partition.
+
+    :ivar type: the model, as the scheduler spells it; empty if it is not said
+    :ivar count: how many
+    :ivar memory: memory of each in bytes, ``None`` if it is not said
+    """
+
+    type: str = ""
+    count: int = 0
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Partition:
+    """What may be asked of a partition. ``None``: not said, so not checked; but for GPUs it means none.
+
+    :ivar name: as the scheduler spells it
+    :ivar max_time: the longest run, in seconds
+    :ivar cores: cores of each node
+    :ivar memory: memory of each node, in bytes
+    :ivar gpus: GPUs of each node, ``None`` if they have none
+    :ivar nodes: the most nodes that one job may have
+    """
+
+    name: str
+    max_time: int | None = None
+    cores: int | None = None
+    memory: int | None = None
+    gpus: Gpus | None = None
+    nodes: int | None = None
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """What is copied to the laptop, and to the nodes.
+
+    :ivar pull: patterns, relative to a job directory, of what comes back by itself besides logs and records
+    :ivar max_pull: larger files stay on the cluster; in bytes
+    :ivar nodes: ``shared``: the nodes see the workdir; ``staged``: what a task needs is copied to and fro
+    :ivar scratch: where to, for ``staged``; expanded on the node
+    """
+
+    pull: tuple[str, ...] = ()
+    max_pull: int = 50 * 1024**2
+    nodes: NodeFiles = "shared"
+    scratch: str = "$TMPDIR"
+
+
+@dataclass(frozen=True)
+class Launcher:
+    """The content of a launcher file.
+
+    :ivar name: the file's name without ``.toml``
+    :ivar scheduler: ``local``, ``slurm``, ``oar``, or one that another package provides
+    :ivar workdir: on the cluster, not expanded; empty, and only with a local connector: the experiment's own
+    :ivar defaults: options of the scheduler, by their own names; the values are on one line
+    :ivar partitions: in order of preference
+    :ivar path: the file
+    :ivar slots: scheduler ``local`` only: how many cores' worth of tasks run at once; ``None``: the machine's
+    """
+
+    name: str
+    scheduler: str
+    workdir: str = ""
+    connector: Connector = field(default_factory=Connector)
+    environment: Environment = field(default_factory=Environment)
+    defaults: Mapping[str, DefaultValue] = field(default_factory=dict)
+    partitions: tuple[Partition, ...] = ()
+    mirror: Mirror = field(default_factory=Mirror)
+    path: Path = Path()
+    slots: int | None = None
+
+    @property
+    def python(self) -> str:
+        """The interpreter that runs the tasks: if the file names none, the experiment's own on this machine,
+        and ``python3`` elsewhere."""
+        if self.environment.python:
+            return self.environment.python
+        return sys.executable if self.scheduler == self.connector.type == "local" else "python3"
+
+
+def _keys(kind: type) -> list[str]:
+    return [f.name for f in fields(kind)]
+
+
+_TOP_KEYS = [key for key in _keys(Launcher) if key not in ("name", "path")]
+_BELONGS = {
+    **{key: "in [[partitions]]" for key in _keys(Partition) if key not in ("name", "nodes")},
+    **{key: "in [connector]" for key in _keys(Connector) if key != "type"},
+    **dict.fromkeys(_keys(Environment), "in [environment]"),
+    **{key: "in [mirror]" for key in _keys(Mirror) if key != "nodes"},
+    **dict.fromkeys(("scheduler", "workdir", "slots"), "at the top of the file, before the first [table]"),
+}
+
+
+# --- From text to Launcher
+
+
+def parse_launcher(text: str, *, name: str, path: Path) -> Launcher:
+    """Read the text of a launcher file.
+
+    :param text: TOML
+    :param name: the launcher's name
+    :param path: the file, for messages and for ``Launcher.path``
+    :raises LauncherError: with file, line and the nearest known word, for anything that is not understood
+
+    >>> parse_launcher('scheduler = "local"', name="here", path=Path("here.toml")).workdir
+    ''
+    """
+    source = Source(text, path, _BELONGS)
+    try:
+        top = Table(source, source.load(), _TOP_KEYS, title="the launcher")
+        scheduler = _scheduler(top)
+        connector = _connector(top.table("connector", _keys(Connector)))
+        workdir = top.text("workdir")
+        if connector.type == "ssh" and not workdir.strip():
+            why = ": with an ssh connector it says where on the cluster to work"
+            raise top.source.error(f"key 'workdir' is missing in the launcher{why}", ("connector", "type"))
+        slots = top.count("slots")
+        if slots is not None and scheduler != "local":
+            raise top.error(f"'slots' is for scheduler 'local' only; '{scheduler}' counts by itself", "slots")
+        return Launcher(
+            name=name,
+            scheduler=scheduler,
+            workdir=workdir,
+            connector=connector,
+            environment=_environment(top.table("environment", _keys(Environment))),
+            defaults=_defaults(top.table("defaults", None)),
+            partitions=_partitions(top.tables("partitions", _keys(Partition))),
+            mirror=_mirror(top.table("mirror", _keys(Mirror))),
+            path=path,
+            slots=slots,
+        )
+    except RecursionError:
+        raise LauncherError("this is not a launcher: it is nested too deep", where=str(path)) from None
+
+
+def _scheduler(top: Table) -> str:
+    name = top.text("scheduler")
+    if name in BUILT_IN:
+        return name
+    from importlib.metadata import entry_points  # slow, and needed by few
+
+    known = (*BUILT_IN, *sorted(entry_points(group=SCHEDULER_ENTRY_POINTS).names))
+    if "scheduler" not in top.data:
+        raise top.missing("scheduler", ": write one of " + ", ".join(known))
+    return top.choice("scheduler", known, "local")
+
+
+def _connector(table: Table) -> Connector:
+    connector = Connector(
+        type=table.choice("type", _CONNECTOR_TYPES, "local"),
+        host=table.text("host"),
+        transport=table.choice("transport", _TRANSPORTS, "auto"),
+    )
+    # whoever names a host and forgets the type must not find the tasks running on the laptop
+    if connector.host and "type" not in table.data:
+        raise table.error("'host' is given in [connector] but no 'type'", "host", hint='add type = "ssh"')
+    if connector.type == "ssh" and not connector.host.strip():
+        raise table.missing("host", ": ssh needs one")
+    # ssh would take such a host for an option, or for a host and a command
+    if connector.host.startswith("-") or re.search(r"\s", connector.host):
+        raise table.invalid("host", "a host name that ssh knows, or user@host")
+    return connector
+
+
+def _environment(table: Table) -> Environment:
+    variables = table.table("env", None, "env in [environment]")
+    for name in variables.data:
+        if not _VARIABLE_NAME.fullmatch(name):
+            raise variables.error(
+                f"{name!r:.60} in {variables.title} is not the name of an environment variable",
+                name,
+                hint="letters, digits and '_', and no digit first",
+            )
+    return Environment(
+        python=table.text("python", Environment.python, can_be_empty=False),
+        setup=table.texts("setup", many_lines=True),
+        env={name: variables.text(name, many_lines=True) for name in variables.data},
+    )
+
+
+def _defaults(table: Table) -> dict[str, DefaultValue]:
+    return {name: _default(table, name) for name in table.data}
+
+
+def _default(table: Table, name: str) -> DefaultValue:
+    if not _OPTION_NAME.fullmatch(name):
+        raise table.error(
+            f"{name!r:.60} in [defaults] is not the name of a scheduler's option",
+            name,
+            hint="letters, digits, '-' and '_'; without the dashes before it: partition, not --partition",
+        )
+    value: DefaultValue = table.data[name]  # or anything else, until the end of these checks
+    if isinstance(value, str):
+        return table.text(name)
+    if isinstance(value, list):
+        return list(table.texts(name))
+    if isinstance(value, bool) or is_number(value):
+        return value
+    raise table.invalid(name, "text, a number, true, false or a list of texts")
+
+
+def _partitions(tables: list[Table]) -> tuple[Partition, ...]:
+    partitions: dict[str, Partition] = {}
+    for table in tables:
+        name = table.text("name", can_be_empty=False)
+        if not name:
+            raise table.missing("name")
+        if name in partitions:
+            raise table.error(f"there is another partition '{name}' before", "name")
+        partitions[name] = Partition(
+            name=name,
+            max_time=table.duration("max_time"),
+            cores=table.count("cores"),
+            memory=table.memory("memory"),
+            gpus=_gpus(table.table("gpus", _keys(Gpus), f"gpus of partition '{name}'")),
+            nodes=table.count("nodes"),
+        )
+    return tuple(partitions.values())
+
+
+def _gpus(table: Table) -> Gpus | None:
+    count = table.count("count", least=0)
+    if table.data and count is None:
+        raise table.missing("count", ": how many there are on each node")
+    gpus = Gpus(type=table.text("type"), count=count or 0, memory=table.memory("memory"))
+    return gpus if count else None
+
+
+def _mirror(table: Table) -> Mirror:
+    pull = table.texts("pull")
+    for place, pattern in enumerate(pull):
+        if not pattern or pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
+            raise table.error(
+                f"{pattern!r:.60} in 'pull' of [mirror] is not a pattern inside a job directory",
+                "pull",
+                place,
+            )
+    max_pull = table.memory("max_pull")
+    return Mirror(
+        pull=pull,
+        max_pull=Mirror.max_pull if max_pull is None else max_pull,
+        nodes=table.choice("nodes", _NODE_FILES, "shared"),
+        scratch=table.text("scratch", Mirror.scratch, can_be_empty=False),
+    )
+
+
+# --- From a name or a path to the file
+
+
+def shipped_dir() -> Path:
+    """Where the launcher files that come with xpm-hpc are."""
+    return shipped_data("launchers")
+
+
+def user_dir(environ: Mapping[str, str]) -> Path:
+    """Where a user's own launcher files are; it need not exist.
+
+    >>> user_dir({"XDG_CONFIG_HOME": "/home/me/.config"}).as_posix()
+    '/home/me/.config/xpm-hpc/launchers'
+    """
+    config = environ.get("XDG_CONFIG_HOME", "")
+    if not config.startswith("/"):  # the XDG specification: a relative path is to be ignored
+        config = str(Path(environ.get("HOME") or Path.home()) / ".config")
+    return Path(config) / "xpm-hpc" / "launchers"
+
+
+def known_launchers(shipped: Path, user_dir: Path) -> list[tuple[str, Path, Literal["user", "shipped"]]]:
+    """All launchers that can be named, by name; a user's own hides a shipped one of the same name.
+
+    :raises LauncherError: if a directory is there but cannot be listed
+    """
+    found: dict[str, tuple[str, Path, Literal["user", "shipped"]]] = {}
+    origins: tuple[tuple[Path, Literal["user", "shipped"]], ...] = ((shipped, "shipped"), (user_dir, "user"))
+    for directory, origin in origins:
+        try:
+            paths = sorted(directory.iterdir())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise LauncherError(f"cannot be listed: {error.strerror}", where=str(directory)) from None
+        for path in paths:
+            if path.suffix == ".toml" and not path.name.startswith("."):
+                found[path.stem] = (path.stem, path, origin)
+    return [found[name] for name in sorted(found)]
+
+
+def find_launcher(
+    selector: str | None, *, environ: Mapping[str, str], shipped: Path, user_dir: Path
+) -> Launcher:
+    """The launcher that was asked for.
+
+    :param selector: a name, or a path (with a separator, or ending in ``.toml``); if ``None`` or empty,
+        what the variable ``XPM_HPC_LAUNCHER`` says, and else ``local``
+    :param environ: the environment variables
+    :param shipped: the directory of the launcher files that ship, see :func:`shipped_dir`
+    :param user_dir: the directory of the user's own, see :func:`user_dir`; these win
+    :raises LauncherError: if there is no such launcher, or its file is wrong
+    """
+    from_environ = environ.get("XPM_HPC_LAUNCHER", "")
+    where = "XPM_HPC_LAUNCHER" if from_environ and not selector else ""
+    selector = selector or from_environ or "local"
+    known = {name: path for name, path, _ in known_launchers(shipped, user_dir)}
+    if selector.endswith(".toml") or os.sep in selector:
+        path = _expanded(selector)
+        hint = f"to use the launcher of that name, write '{path.stem}'" if path.stem in known else ""
+        return _read(path, hint)
+    if selector in known:
+        return _read(known[selector])
+    if selector.startswith("."):
+        raise LauncherError(f"the name of a launcher does not begin with a dot: '{selector}'", where=where)
+    raise LauncherError(
+        f"no launcher {selector!r:.80}{did_you_mean(selector, known)}",
+        where=where,
+        hint=f"known: {', '.join(known) or 'none'}\nlooked in: {user_dir}, {shipped}",
+    )
+
+
+def _expanded(selector: str) -> Path:
+    try:
+        return Path(selector).expanduser()
+    except RuntimeError:  # no such user: reading the file will say that it is not there
+        return Path(selector)
+
+
+def _read(path: Path, hint_if_missing: str = "") -> Launcher:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")  # editors on Windows put a mark at the beginning
+    except FileNotFoundError:
+        raise LauncherError("there is no such file", where=str(path), hint=hint_if_missing) from None
+    except OSError as error:
+        raise LauncherError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise LauncherError("this is not UTF-8 text", where=f"{path}, line {line}") from None
+    except ValueError:  # a NUL in the path
+        raise LauncherError(f"not a path: {str(path)!r:.80}") from None
+    return parse_launcher(text, name=path.stem, path=path)

@@ -1,0 +1,165 @@
+"""Watch jobs to their ends. In: sessions and job ids. Out: lines for people, mirrored files, final states."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from ..agent.layout import Layout
+from ..agent.watch import State
+from ..config.objects import job_name
+from .mirror import pull
+from .session import Session
+
+#: seconds that the agent waits for a change before it answers
+PATIENCE = 20.0
+#: more jobs than this are summed up, not told one by one
+TALKATIVE = 20
+#: seconds between two summaries
+SUMMARY = 5.0
+#: lines of a failed job's log that are shown
+LAST_LINES = 12
+FINAL = ("done", "failed")
+
+
+def short(job: str) -> str:
+    """A job id for people: ``task/`` and the first 8 digits of the identifier."""
+    task, _, identifier = job.partition("/")
+    return f"{task}/{identifier[:8]}"
+
+
+def describe(job: str, state: State) -> str:
+    """One line: the job, its state, where, and why."""
+    name = state.get("state", "")
+    words = [f"{short(job):<36}", name]
+    if name == "failed":
+        words.append(f"({state.get('reason', 'exit')})")
+    if state.get("host") and name in ("running", *FINAL):
+        words.append(f"on {state['host']}")
+    if state.get("native_id") and name in ("queued", "held", "waiting"):
+        words.append(f"as {state['native_id']}")
+    if name in FINAL and state.get("started") and state.get("ended"):
+        words.append(f"in {duration(state['ended'] - state['started'])}")
+    note = state.get("message") if name == "failed" else state.get("detail")
+    if note and note not in ("Priority", "Resources", "Dependency"):
+        words.append(f"- {str(note).splitlines()[-1]}")
+    return " ".join(words)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def last_lines(layout: Layout, job: str, count: int = LAST_LINES) -> list[str]:
+    """The end of a job's error log, or of its output if there is no error."""
+    for ending in ("err", "out"):
+        path = Path(f"{layout.stem(job)}.{ending}")
+        try:
+            with path.open("rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - 16384))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            continue
+        if lines:
+            return lines[-count:]
+    return []
+
+
+class Monitor:
+    """Follows the jobs of an experiment and tells what becomes of them.
+
+    :param sessions: by launcher name
+    :param launchers: launcher name by job id
+    """
+
+    def __init__(
+        self, sessions: Mapping[str, Session], launchers: Mapping[str, str], out: TextIO | None = None
+    ) -> None:
+        self.sessions = sessions
+        self.launchers = launchers
+        self.out = out or sys.stdout
+        self.states: dict[str, State] = {}
+        self.told: dict[str, str] = {}
+        self.summed_at = 0.0
+        self.trouble = ""
+
+    def say(self, text: str) -> None:
+        """Print a line, at once."""
+        print(text, file=self.out, flush=True)
+
+    def wait(self, jobs: Iterable[str]) -> dict[str, State]:
+        """Watch until all ``jobs`` have ended, and bring their files back.
+
+        :returns: their final states
+        """
+        jobs = list(jobs)
+        while True:
+            open_jobs = [job for job in jobs if not self._is_over(job)]
+            if not open_jobs:
+                return {job: self.states[job] for job in jobs}
+            by_launcher: dict[str, list[str]] = {}
+            for job in open_jobs:
+                by_launcher.setdefault(self.launchers[job], []).append(job)
+            patience = PATIENCE if len(by_launcher) == 1 else 1.0
+            for name, some in by_launcher.items():
+                self._look(self.sessions[name], some, patience)
+
+    def _is_over(self, job: str) -> bool:
+        return self.states.get(job, {}).get("state") in FINAL
+
+    def _look(self, session: Session, jobs: list[str], patience: float) -> None:
+        seen = {job: self.states[job] for job in jobs if job in self.states}
+        answer = session.client.call("watch", jobs=jobs, seen=seen, seconds=patience)
+        changed: dict[str, State] = answer["states"]
+        ended = [job for job, state in changed.items() if state.get("state") in FINAL]
+        pull(session, ended)
+        self.note(changed, len(jobs) > TALKATIVE)
+        if answer["trouble"] != self.trouble:
+            self.trouble = answer["trouble"]
+            self.say(f"  {session.place}: {self.trouble or 'answers again'}")
+
+    def note(self, changed: Mapping[str, State], is_many: bool) -> None:
+        """Take in new states and tell of them."""
+        self.states.update(changed)
+        for job, state in changed.items():
+            name = state.get("state", "")
+            line = describe(job, state)
+            if self.told.get(job) in (line, "done", "failed"):
+                continue
+            self.told[job] = name if name in FINAL else line
+            if name == "failed":
+                self._tell_failure(job, line)
+            elif not is_many and name not in ("unscheduled",):
+                self.say(f"  {line}")
+        over = all(self._is_over(job) for job in self.states)
+        if is_many and (over or time.monotonic() - self.summed_at > SUMMARY):
+            self.summed_at = time.monotonic()
+            self.say(f"  {count(self.states)}")
+
+    def _tell_failure(self, job: str, line: str) -> None:
+        self.say(f"  {line}")
+        if self.states[job].get("reason") in ("dependency", "cancelled"):
+            return
+        layout = self.sessions[self.launchers[job]].layout
+        lines = last_lines(layout, job)
+        if lines:
+            self.say(f"    the end of {layout.job(job) / job_name(job.split('/')[0])}.err:")
+            for one in lines:
+                self.say(f"    | {one}")
+
+
+def count(states: Mapping[str, Mapping[str, Any]]) -> str:
+    """``3 done, 1 failed``: how many jobs are in which state."""
+    numbers = Counter(str(state.get("state")) for state in states.values())
+    order = ("done", "failed", "running", "queued", "held", "waiting", "unscheduled")
+    return ", ".join(f"{numbers[name]} {name}" for name in order if numbers[name]) or "no jobs"

@@ -1,0 +1,25 @@
+"""What ``xpm-hpc run`` wants of the experiments in a script. In: command line options. Out: the same, in the experiment."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Options that win over what the script says.
+
+    :ivar launcher: a launcher's name or file; "" leaves the script's
+    :ivar workdir: a folder; "" leaves the script's
+    :ivar detach: end the process when all is submitted
+    :ivar dry_run: print the plan and touch nothing
+    """
+
+    launcher: str = ""
+    workdir: str = ""
+    detach: bool = False
+    dry_run: bool = False
+
+
+run_options: ContextVar[RunOptions] = ContextVar("run_options", default=RunOptions())

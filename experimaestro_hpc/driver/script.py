@@ -1,0 +1,99 @@
+"""Job scripts from templates. In: a job, what it asks for, its launcher. Out: the script's text, always the same.
+
+Every value in a template is quoted for the shell unless it says ``| raw``, so that a name with a quote or a
+``$( )`` in it stays a name.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ..errors import TemplateError
+from ..schedulers import scheduler_class
+from ..schedulers.base import Request
+
+
+def quoted(value: object) -> object:
+    """``value`` for the shell, one word whatever is in it; what is marked as shell text already stays as it is."""
+    if isinstance(value, (Markup, jinja2.Undefined)):
+        return value
+    return Markup(shlex.quote(str(value)))
+
+
+@dataclass(frozen=True)
+class ScriptJob:
+    """What a script is made from, beside what the scheduler is asked for.
+
+    :param scheduler: its name, which is its template's too
+    :param request: what is asked of the scheduler
+    :param name: stem of the log files
+    :param python: runs the task
+    :param lib: folder with the shipped package, below the workspace
+    :param code: folders to import the user's code from, below the workspace
+    :param setup: shell lines before the task
+    :param env: environment variables
+    """
+
+    scheduler: str
+    request: Request
+    name: str
+    python: str
+    lib: str
+    code: Sequence[str] = ()
+    setup: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Scripts:
+    """Renders job scripts.
+
+    :param folders: where templates are looked for, the user's before the shipped ones
+    """
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        self.environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
+            undefined=jinja2.StrictUndefined,
+            finalize=quoted,
+            autoescape=True,  # what is quoted is marked, so that {{ super() }} is not quoted again
+            trim_blocks=True,
+            lstrip_blocks=True,
+            keep_trailing_newline=True,
+        )
+        self.environment.filters["raw"] = Markup
+
+    def render(self, job: ScriptJob, array: Sequence[str] | None = None) -> str:
+        """The text of a job script, or of the script of an array of jobs.
+
+        :param array: the job directories of an array's elements, below the workspace
+        :raises TemplateError: the template is missing or broken, with its file and line
+        :raises SubmissionError: the scheduler has no way to ask for the request
+        """
+        values: dict[str, Any] = {
+            "name": job.name,
+            "directives": scheduler_class(job.scheduler).directives(job.request),
+            "setup": list(job.setup),
+            "env": dict(sorted(job.env.items())),
+            "python": job.python,
+            "lib": job.lib,
+            "code": list(job.code),
+            "array": None if array is None else list(array),
+            "request": job.request,
+        }
+        name = f"{job.scheduler}.sh.j2"
+        try:
+            return self.environment.get_template(name).render(values)
+        except jinja2.TemplateSyntaxError as error:
+            where = f"{error.filename or error.name}, line {error.lineno}"
+            raise TemplateError(f"the template is broken: {error.message}", where=where) from error
+        except jinja2.TemplateNotFound as error:
+            raise TemplateError(f"no template {error.name!r}", where="templates") from error
+        except jinja2.TemplateError as error:
+            raise TemplateError(f"the template cannot be rendered: {error.message}", where=name) from error

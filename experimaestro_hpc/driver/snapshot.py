@@ -1,0 +1,179 @@
+"""The code that travels with the jobs. In: the experiment's script. Out: the files of its project, and their hash.
+
+In a git repository: what git tracks, and what it neither tracks nor ignores. Elsewhere, where a script may lie in a
+home directory: the Python files and packages beside the script, and what the script imported from below its folder.
+A file ``.xpmignore`` at the project's root (one pattern a line) leaves more out.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import stat
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import XpmError
+
+#: bytes; more is data, not code
+MAX_SIZE = 100 << 20
+#: never code, whatever git says
+_LEFT_OUT = ("__pycache__", ".git", ".hg", ".venv", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Code as it is now.
+
+    :ivar digest: hash of names, modes and contents
+    :ivar root: the project's folder
+    :ivar files: below the root, sorted
+    :ivar import_paths: folders that the code is imported from, below the root; "." is the root
+    :ivar commit: git's commit, "" outside of git
+    :ivar is_dirty: whether files differ from that commit
+    """
+
+    digest: str
+    root: Path
+    files: tuple[str, ...]
+    import_paths: tuple[str, ...]
+    commit: str = ""
+    is_dirty: bool = False
+
+
+def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
+    """Read the code of the project that ``script`` belongs to.
+
+    :param leave_out: folders that are no code, such as the workspace
+    :raises XpmError: the project is too large to be code
+    """
+    script = script.resolve()
+    top = _git(script.parent, "rev-parse", "--show-toplevel").strip()
+    root = Path(top) if top else script.parent
+    names = set(_git_files(root) if top else _files_beside(script))
+    if script.is_file():
+        names.add(script.relative_to(root).as_posix())
+    files = tuple(sorted(_wanted(root, names, [path.resolve() for path in leave_out])))
+    _check_size(root, files)
+    return Snapshot(
+        digest=_digest(root, files),
+        root=root,
+        files=files,
+        import_paths=_import_paths(root, script.parent),
+        commit=_git(root, "rev-parse", "HEAD").strip() if top else "",
+        is_dirty=bool(top and _git(root, "status", "--porcelain", "--untracked-files=no")),
+    )
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    """What git prints, or "" where there is no git or no repository."""
+    try:
+        ended = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, stdin=subprocess.DEVNULL, check=False
+        )
+    except OSError:
+        return ""
+    return os.fsdecode(ended.stdout) if ended.returncode == 0 else ""
+
+
+def _git_files(root: Path) -> Iterator[str]:
+    for name in _git(root, "ls-files", "-co", "--exclude-standard", "-z").split("\0"):
+        path = root / name
+        if name and path.is_dir() and not path.is_symlink():  # a submodule
+            yield from (f"{name.rstrip('/')}/{inner}" for inner in _git_files(path))
+        elif name:
+            yield name
+
+
+def _files_beside(script: Path) -> Iterator[str]:
+    folder = script.parent
+    for path in folder.iterdir():
+        if path.suffix == ".py":
+            yield path.name
+        elif (path / "__init__.py").is_file():
+            yield from _below(path, folder)
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None)
+        if file and file.endswith(".py") and Path(file).is_relative_to(folder):
+            yield Path(file).relative_to(folder).as_posix()
+
+
+def _below(package: Path, folder: Path) -> Iterator[str]:
+    for inner, folders, names in os.walk(package):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT]
+        for name in names:
+            yield Path(inner, name).relative_to(folder).as_posix()
+
+
+def _wanted(root: Path, names: Iterable[str], leave_out: list[Path]) -> Iterator[str]:
+    patterns = _ignored(root)
+    environments: dict[Path, bool] = {}
+
+    def in_environment(path: Path) -> bool:
+        """Whether a folder is, or is in, a virtual environment."""
+        if path == root or not path.is_relative_to(root):
+            return False
+        if path not in environments:
+            environments[path] = (path / "pyvenv.cfg").is_file() or in_environment(path.parent)
+        return environments[path]
+
+    for name in names:
+        path = root / name
+        parts = name.split("/")
+        if any(part in _LEFT_OUT for part in parts) or name.endswith(".pyc"):
+            continue
+        if any(path.is_relative_to(folder) for folder in leave_out) or in_environment(path.parent):
+            continue
+        if any(fnmatch.fnmatchcase(name, one) or one in parts for one in patterns):
+            continue
+        if path.is_symlink() or path.is_file():  # tracked, and deleted: neither
+            yield name
+
+
+def _ignored(root: Path) -> list[str]:
+    try:
+        lines = (root / ".xpmignore").read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]
+
+
+def _check_size(root: Path, files: tuple[str, ...]) -> None:
+    sizes = {name: (root / name).lstat().st_size for name in files}
+    total = sum(sizes.values())
+    if total > MAX_SIZE:
+        largest = sorted(files, key=lambda name: -sizes[name])[:5]
+        listed = "\n".join(f"{sizes[name] >> 20:6} MB  {name}" for name in largest)
+        raise XpmError(
+            f"the project has {total >> 20} MB of files, more than the {MAX_SIZE >> 20} MB that travel with jobs",
+            where=str(root),
+            hint=f"list what is data in .gitignore or .xpmignore; the largest:\n{listed}",
+        )
+
+
+def _digest(root: Path, files: tuple[str, ...]) -> str:
+    digest = hashlib.sha256()
+    for name in files:
+        path = root / name
+        encoded = os.fsencode(name)
+        if path.is_symlink():
+            kind, content = b"l", os.fsencode(os.readlink(path))
+        else:
+            kind = b"x" if path.stat().st_mode & stat.S_IXUSR else b"f"
+            content = path.read_bytes()
+        digest.update(kind + len(encoded).to_bytes(8, "big") + encoded + len(content).to_bytes(8, "big") + content)
+    return digest.hexdigest()[:32]
+
+
+def _import_paths(root: Path, script_folder: Path) -> tuple[str, ...]:
+    """The script's folder, and what else of the project is on ``sys.path``."""
+    found = {script_folder.relative_to(root).as_posix(): None}
+    for entry in sys.path:
+        path = Path(entry or ".").resolve()
+        if path.is_relative_to(root) and "site-packages" not in path.parts and path.is_dir():
+            found[path.relative_to(root).as_posix()] = None
+    return tuple(found)

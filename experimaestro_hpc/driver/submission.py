@@ -1,0 +1,131 @@
+"""One round of submission to one launcher. In: new jobs. Out: each of them done, attached to or submitted.
+
+Two requests, however many jobs: what is known, then everything at once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+
+from ..errors import SubmissionError
+from ..schedulers.slurm import job_name as scheduler_job_name
+from .jobs import Job, JobMaker
+from .mirror import pack, pull, write_here
+from .monitor import Monitor, short
+from .plan import Plan, make_plan
+from .session import Session
+
+
+class Submission:
+    """Submits jobs to one launcher.
+
+    :param jobs: the new jobs, by id
+    :param earlier: jobs of earlier rounds that these need
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        maker: JobMaker,
+        experiment: str,
+        jobs: Mapping[str, Job],
+        earlier: Mapping[str, Job],
+    ) -> None:
+        self.session = session
+        self.maker = maker
+        self.experiment = experiment
+        self.jobs = jobs
+        self.all = {**earlier, **jobs}
+        self.is_earlier = set(earlier)
+
+    def run(self, monitor: Monitor) -> None:
+        """Ask, plan, submit, and tell what was done.
+
+        :raises SubmissionError: the scheduler refuses all of it
+        :raises XpmError: the cluster cannot be reached or used
+        """
+        session, launcher = self.session, self.session.launcher
+        planned = [job.planned() for job in self.all.values()]  # before any connection: what is wrong shows here
+        snapshot = self.maker.snapshot
+        python = "" if launcher.environment.setup else launcher.python
+        known = session.client.call("survey", jobs=list(self.all), code=snapshot.digest, python=python)
+        states = known["states"]
+        plan = make_plan(planned, states)
+        monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {_summary(plan)}")
+        if plan.submit:
+            self._submit(plan, not known["has_code"], monitor)
+        pull(session, plan.reuse)
+        monitor.states.update({job: states[job] for job in plan.reuse})
+
+    def _submit(self, plan: Plan, with_code: bool, monitor: Monitor) -> None:
+        session = self.session
+        files, groups = self._files(plan)
+        body, size = pack(files, self.maker.snapshot if with_code else None)
+        with body:
+            answer = session.client.call(
+                "submit",
+                token=secrets.token_hex(6),
+                groups=groups,
+                code=self.maker.snapshot.digest,
+                body=body,
+                size=size,
+            )
+        if not session.is_here:
+            attached = {f"jobs/{job}/" for job in answer["attached"]}
+            write_here(session, {name: text for name, text in files.items() if not name.startswith(tuple(attached))})
+        refused: dict[str, str] = answer["refused"]
+        if refused and not answer["natives"] and not plan.attach:
+            pull(session, refused)
+            words = next(iter(refused.values()))
+            raise SubmissionErrorForAll(
+                words,
+                where=f"launcher {session.launcher.name}",
+                hint=f"nothing was submitted; {len(refused)} job(s) were refused; check {session.launcher.path}",
+            )
+        for job, words in refused.items():
+            monitor.say(f"  {short(job)} was refused: {words}")
+
+    def generate(self) -> None:
+        """Write the files of all jobs on this machine and submit nothing."""
+        plan = make_plan([job.planned() for job in self.all.values()], {})
+        write_here(self.session, self._files(plan)[0])
+
+    def _files(self, plan: Plan) -> tuple[dict[str, str], list[dict[str, object]]]:
+        """The files of a plan's jobs and arrays by name, and the groups to submit."""
+        lib = self.session.shipment.folder
+        files: dict[str, str] = {}
+        groups: list[dict[str, object]] = []
+        for group in plan.submit:
+            token = secrets.token_hex(6)
+            first = self.all[group.jobs[0]]
+            for job in group.jobs:
+                files.update(self.maker.files(self.all[job], lib))
+            if len(group.jobs) > 1:
+                files[f"batches/{token}/array.sh"] = self.maker.array_script(first, group.jobs, lib)
+            groups.append(
+                {
+                    "token": token,
+                    "name": scheduler_job_name(first.name, token),
+                    "jobs": list(group.jobs),
+                    "parents": list(group.parents),
+                }
+            )
+        return files, groups
+
+
+class SubmissionErrorForAll(SubmissionError):
+    """The scheduler refuses everything: the launcher file is wrong rather than a job."""
+
+    exit_status = 2
+
+
+def _summary(plan: Plan) -> str:
+    words = []
+    if plan.submit:
+        words.append(f"{len(plan.submitted)} to run")
+    if plan.attach:
+        words.append(f"{len(plan.attach)} under way")
+    if plan.reuse:
+        words.append(f"{len(plan.reuse)} done before")
+    return ", ".join(words) or "nothing to do"

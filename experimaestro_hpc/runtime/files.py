@@ -1,0 +1,44 @@
+"""Small files that others read while they are written. In: a path and a document. Out: the whole file or the old one."""
+
+from __future__ import annotations
+
+import os
+
+from ..config.jsonlight import dumps, loads
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def write_json(path: str, document: dict[str, Any], *, durable: bool = False) -> None:
+    """Write ``document`` to ``path`` by rename, so that a reader sees the old file or the new one.
+
+    :param durable: also wait until it is on the disk
+    :raises OSError: disk full, directory gone; the old file is untouched
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    try:
+        try:
+            data = (dumps(document) + "\n").encode("utf-8", "backslashreplace")
+            while data:
+                data = data[os.write(handle, data) :]
+            if durable:
+                os.fsync(handle)
+        finally:
+            os.close(handle)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def read_json(path: str) -> dict[str, Any] | None:
+    """The document at ``path``, or None when there is none, or none that is whole."""
+    try:
+        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs a job milliseconds
+            document = loads(file.read())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None

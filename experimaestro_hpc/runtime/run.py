@@ -1,0 +1,211 @@
+"""One task from its start to its marker. In: a job directory with ``params.json`` and ``job.json``. Out: what the task
+writes, and ``<name>.done`` or ``<name>.failed``, written last and by rename.
+
+The steps: take the job's lock, check the parents' markers, load the task, execute it, record, write the marker.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import time
+
+from ..config.load import Loader
+from ..config.objects import job_name
+from . import progress
+from .files import read_json, write_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: exit status when another run of the same job holds its lock: that run writes the marker, not this one
+BUSY = 75
+#: seconds to wait for a parent's marker that another machine has just written (network file systems lag)
+MARKER_PATIENCE = float(os.environ.get("XPM_HPC_MARKER_PATIENCE", "60"))
+
+
+class Failure(Exception):
+    """The task cannot be run.
+
+    :param reason: one of the reasons of a failed job
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def main(argv: list[str]) -> int:
+    """Run the job in the directory ``argv[1]``; returns the process's exit status."""
+    if len(argv) != 2:
+        print("usage: python -m experimaestro_hpc.runtime JOBDIR", file=sys.stderr)
+        return 2
+    directory = os.path.abspath(argv[1])
+    workspace, job = _split(directory)
+    stem = os.path.join(directory, job_name(job.split("/")[0]))
+    lock = os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"xpm-hpc: {job} is being run by another process; this one ends", file=sys.stderr)
+        return BUSY
+    except OSError:
+        pass  # a file system without locks: exactly one submission still holds
+    if os.path.exists(stem + ".done"):
+        return 0
+    return _run(workspace, job, directory, stem)
+
+
+def _run(workspace: str, job: str, directory: str, stem: str) -> int:
+    record = read_json(os.path.join(directory, "job.json")) or {}
+    start = {
+        "started": time.time(),
+        "host": os.uname().nodename,
+        "pid": os.getpid(),
+        "native_id": _native_id() or record.get("native_id"),
+        "attempt": int(record.get("attempt") or 1),
+    }
+    began = time.monotonic()
+    os.environ["XPM_HPC_JOB"] = job
+    _remove(stem + ".failed")
+    progress.use(progress.Reporter(os.path.join(directory, "progress.json"), start))
+    code, end = 0, {"state": "done"}
+    try:
+        _check_parents(workspace, record.get("parents") or [])
+        code = _execute(workspace, job, directory, record)
+    except Failure as failure:
+        print(f"xpm-hpc: {failure}", file=sys.stderr)
+        code, end = 1, {"state": "failed", "reason": failure.reason, "message": str(failure)}
+    except BaseException as error:
+        code, end = 1, {"state": "failed", "reason": "exit", "message": _show(error)}
+    if code and end["state"] == "done":
+        end = {"state": "failed", "reason": "exit", "message": f"the task ended with exit status {code}"}
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError as error:
+        code, end = code or 1, {"state": "failed", "reason": "exit", "message": f"output lost: {error}"}
+    end.update(start, ended=time.time(), exit_code=code, used=_used(time.monotonic() - began))
+    end.update(python=sys.version.split()[0], packages=_packages())
+    try:
+        latest = read_json(os.path.join(directory, "job.json")) or record
+        write_json(os.path.join(directory, "job.json"), {**latest, **end})
+        write_json(stem + (".failed" if code else ".done"), end, durable=True)
+    except OSError as error:
+        print(f"xpm-hpc: {job}: the end of the task cannot be recorded: {error}", file=sys.stderr)
+        return code or 74
+    return code
+
+
+def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -> int:
+    """Load and execute; returns the exit status that the task asks for."""
+    loader = Loader(os.path.join(workspace, "jobs"), os.path.join(workspace, record.get("code") or ""))
+    sys.argv = list(record.get("argv") or sys.argv[:1])
+    try:
+        task = loader.task(job)
+    except Exception as error:
+        _show(error)
+        raise Failure("launch", _advice(error)) from error
+    os.chdir(directory)
+    try:
+        task.execute()
+    except SystemExit as wanted:
+        if wanted.code is None or isinstance(wanted.code, int):
+            return (wanted.code or 0) & 0xFF
+        print(wanted.code, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _advice(error: Exception) -> str:
+    where = f"on {os.uname().nodename} with {sys.executable} {sys.version.split()[0]}"
+    if isinstance(error, ImportError):
+        return f"the task cannot be loaded {where}: {error}; install it in the environment of the launcher file"
+    return f"the task cannot be loaded {where}: {type(error).__name__}: {error}"
+
+
+def _check_parents(workspace: str, parents: list[str]) -> None:
+    """All parents must have ended well, whatever the scheduler says.
+
+    :raises Failure: ``dependency``, with the parent's name
+    """
+    deadline = time.monotonic() + MARKER_PATIENCE
+    for parent in parents:
+        stem = os.path.join(workspace, "jobs", parent, job_name(parent.split("/")[0]))
+        while not os.path.exists(stem + ".done"):
+            if os.path.exists(stem + ".failed"):
+                raise Failure("dependency", f"its parent {parent} failed")
+            if time.monotonic() > deadline:
+                raise Failure("dependency", f"its parent {parent} has not ended")
+            time.sleep(0.2)
+            _list_again(os.path.dirname(stem))
+
+
+def _list_again(directory: str) -> None:
+    """Listing a directory makes NFS forget what it remembers of it."""
+    try:
+        os.listdir(directory)
+    except OSError:
+        pass  # not there yet
+
+
+def _native_id() -> str | None:
+    """The scheduler's own id of this job, from the environment."""
+    environ = os.environ
+    array = environ.get("SLURM_ARRAY_JOB_ID")
+    if array:
+        return f"{array}_{environ.get('SLURM_ARRAY_TASK_ID', '')}"
+    return environ.get("SLURM_JOB_ID") or environ.get("OAR_JOB_ID") or environ.get("XPM_HPC_NATIVE_ID")
+
+
+def _split(directory: str) -> tuple[str, str]:
+    """Workspace and job id of a job directory."""
+    rest, identifier = os.path.split(directory)
+    rest, task = os.path.split(rest)
+    return os.path.dirname(rest), f"{task}/{identifier}"
+
+
+def _show(error: BaseException) -> str:
+    """Print the traceback without our own frames; returns its last lines."""
+    import traceback  # only for tasks that fail
+
+    trace = error.__traceback__
+    here = os.path.dirname(os.path.dirname(__file__))
+    while trace is not None and trace.tb_next and trace.tb_frame.f_code.co_filename.startswith(here):
+        trace = trace.tb_next
+    lines = traceback.format_exception(type(error), error, trace)
+    print("".join(lines), file=sys.stderr, end="")
+    return "".join(traceback.format_exception_only(type(error), error)).strip()[-2000:]
+
+
+def _used(wall: float) -> dict[str, float]:
+    """What the task used: wall and CPU time in seconds, the largest resident size in bytes."""
+    import resource  # after the task: a small module, but none of its business
+
+    own = resource.getrusage(resource.RUSAGE_SELF)
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "wall": round(wall, 3),
+        "cpu": round(own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime, 3),
+        "max_rss": max(own.ru_maxrss, children.ru_maxrss) * 1024,
+    }
+
+
+def _packages() -> dict[str, str]:
+    """The versions of the packages that the task imported, as far as they say them."""
+    of_python = getattr(sys, "stdlib_module_names", ())
+    found = {}
+    for name, module in sorted(sys.modules.items()):
+        version = None if "." in name or name.startswith("_") else getattr(module, "__dict__", {}).get("__version__")
+        if isinstance(version, str) and name not in of_python:
+            found[name] = version
+    return found
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

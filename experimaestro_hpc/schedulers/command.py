@@ -1,0 +1,74 @@
+"""Run a scheduler's command. In: an argument vector. Out: exit status and text, and a count of the calls."""
+
+from __future__ import annotations
+
+import collections
+import os
+import subprocess
+from typing import Mapping, NamedTuple, Sequence
+
+from .base import NoInformation
+
+#: seconds; a busy controller answers late, a dead one never
+TIMEOUT = 120.0
+#: settings of the user's shell that would change what the commands do or print
+_SCRUBBED = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SALLOC_", "SCANCEL_", "SRUN_", "PMI_", "PMIX_", "OAR_")
+_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+
+
+class Answer(NamedTuple):
+    """What a command printed, and its exit status."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def words(self) -> str:
+        """The command's complaint on one line."""
+        return " ".join((self.err.strip() or self.out.strip()).split())[:500]
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` without what a surrounding job or the user's settings would pass on; messages in English."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _KEPT or not name.startswith(_SCRUBBED) and name not in ("XPM_HPC_JOB", "PYTHONPATH")
+    }
+    return {**kept, "LC_ALL": "C"}
+
+
+class Commands:
+    """Runs commands and counts them.
+
+    :param environ: the environment to clean and pass on
+    """
+
+    def __init__(self, environ: Mapping[str, str] | None = None) -> None:
+        self.environ = clean_environment(os.environ if environ is None else environ)
+        self.calls: collections.Counter[str] = collections.Counter()
+
+    def run(self, argv: Sequence[str], *, extra: Mapping[str, str] | None = None) -> Answer:
+        """Run a command to its end.
+
+        :param extra: more environment variables
+        :raises NoInformation: it cannot be started, or does not end in time
+        """
+        self.calls[argv[0]] += 1
+        try:
+            ended = subprocess.run(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                env={**self.environ, **(extra or {})},
+                timeout=TIMEOUT,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise NoInformation(f"{argv[0]}: {error}") from error
+        return Answer(
+            ended.returncode,
+            ended.stdout.decode("utf-8", "replace"),
+            ended.stderr.decode("utf-8", "replace"),
+        )

@@ -1,0 +1,316 @@
+"""Slurm. In: requests, submissions, native ids. Out: ``#SBATCH`` lines, native ids, statuses.
+
+The upper half is pure: directives and the reading of what sbatch, squeue and sacct print. The class at the end runs
+them. A native id is a job id, ``17``, or an array element, ``17_3``.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Iterable, Sequence
+
+from ..errors import SubmissionError
+from ..resources import format_duration
+from .base import NoInformation, Request, Scheduler, Status, Submission
+from .command import Commands
+
+#: ids on one command line; sites wrap sacct and limit its line
+_CHUNK = 500
+#: `-` for characters that Slurm's listings or file patterns would stumble over
+_UNSAFE = re.compile(r"[^A-Za-z0-9._\[\]-]")
+_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]-]+")
+
+#: sbatch said no, and would say no again
+_FOR_GOOD = (
+    "invalid",
+    "not available",
+    "can not be satisfied",
+    "cannot be satisfied",
+    "unrecognized",
+    "not permitted",
+    "unknown",
+    "unable to open",
+    "does not exist",
+    "access denied",
+    "not supported",
+    "unsupported",
+    "must be",
+    "too long",
+)
+#: what Slurm calls the ends of jobs, and what we call them
+_ENDS = {
+    "COMPLETED": "",
+    "FAILED": "exit",
+    "TIMEOUT": "timeout",
+    "DEADLINE": "timeout",
+    "OUT_OF_MEMORY": "out_of_memory",
+    "PREEMPTED": "preempted",
+    "NODE_FAIL": "node_fail",
+    "BOOT_FAIL": "node_fail",
+    "CANCELLED": "cancelled",
+    "REVOKED": "cancelled",
+}
+_LIVE = {
+    "PENDING": "queued",
+    "REQUEUED": "queued",
+    "REQUEUE_FED": "queued",
+    "CONFIGURING": "queued",
+    "REQUEUE_HOLD": "held",
+    "SPECIAL_EXIT": "held",
+    "RESV_DEL_HOLD": "held",
+    "RUNNING": "running",
+    "COMPLETING": "running",
+    "SUSPENDED": "running",
+    "STOPPED": "running",
+    "SIGNALING": "running",
+    "STAGE_OUT": "running",
+    "RESIZING": "running",
+}
+_HELD = ("JobHeldUser", "JobHeldAdmin", "launch failed requeued held", "job requeued in held state")
+
+
+def job_name(name: str, token: str) -> str:
+    """A job name for Slurm: for people, and with the token for us."""
+    return f"{_UNSAFE.sub('-', name)[:40]}-{token}"
+
+
+def directive(option: str, value: object) -> str:
+    """One ``#SBATCH`` line; ``True`` gives a flag.
+
+    :raises SubmissionError: a value that does not fit on one line
+    """
+    if value is True:
+        return f"#SBATCH --{option}"
+    text = ",".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
+    if any(ord(character) < 32 for character in text):
+        raise SubmissionError(f"option {option!r} has a control character in its value: {text!r}")
+    if not _PLAIN.fullmatch(text):
+        text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return f"#SBATCH --{option}={text}"
+
+
+def gpu_request(request: Request) -> str | None:
+    """The value of ``--gres`` for the GPUs asked for, per node."""
+    count = request.resources.gpus
+    if not count:
+        return None
+    model = request.resources.gpu_model or request.gpu_type
+    return f"gpu:{model}:{count}" if model else f"gpu:{count}"
+
+
+def options_of(request: Request) -> dict[str, object]:
+    """All of sbatch's options for a request, the launcher's defaults first and the task's own wishes over them."""
+    resources = request.resources
+    options: dict[str, object] = {"job-name": _UNSAFE.sub("-", request.name)[:60], **request.options}
+    if request.partition:
+        options["partition"] = request.partition
+    if resources.duration:
+        options["time"] = format_duration(resources.duration)
+    if resources.cores:
+        options["cpus-per-task"] = resources.cores
+    if resources.memory:
+        options["mem"] = f"{-(-resources.memory // 1024**2)}M"
+    if resources.nodes and resources.nodes > 1:
+        options["nodes"] = resources.nodes
+    if resources.tasks_per_node:
+        options["ntasks-per-node"] = resources.tasks_per_node
+    gpus = gpu_request(request)
+    if gpus:
+        for other in ("gpus", "gpus-per-node", "gpus-per-task", "gres"):
+            options.pop(other, None)
+        options["gres"] = gpus
+    log = "%a.log" if request.array else request.log.replace("%", "%%")
+    return {**options, "output": log, "error": log, "open-mode": "append"}
+
+
+def parse_submitted(out: str) -> str | None:
+    """The job id in what ``sbatch --parsable`` printed, past any noise: ``17`` or ``17;cluster``."""
+    for line in reversed(out.splitlines()):
+        found = re.fullmatch(r"\s*(\d+)(;\S+)?\s*", line)
+        if found:
+            return found.group(1)
+    return None
+
+
+def expand(native: str, wanted: Iterable[str]) -> list[str]:
+    """The elements among ``wanted`` that squeue's ``17_[0-3,7%2]`` stands for; others stand for themselves."""
+    found = re.fullmatch(r"(\d+)_\[(.*?)(?:%\d+)?\]", native)
+    if not found:
+        return [native]
+    base, text = found.groups()
+    if text.endswith("..."):  # squeue cut the list: the others are asked for again later
+        text = text[: text.rfind(",")] if "," in text else ""
+    ranges = []
+    for part in filter(None, text.split(",")):
+        numbers = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part)
+        if numbers:
+            first = int(numbers.group(1))
+            last = int(numbers.group(2) or first)
+            ranges.append(range(first, last + 1, int(numbers.group(3) or 1)))
+    chosen = []
+    for one in wanted:
+        id_, _, index = one.partition("_")
+        if id_ == base and index.isdigit() and any(int(index) in span for span in ranges):
+            chosen.append(one)
+    return chosen
+
+
+def parse_queue(out: str, wanted: Sequence[str]) -> dict[str, Status]:
+    """The jobs in what squeue printed with ``-o '%i|%T|%r|%N'``, of those in ``wanted``."""
+    found: dict[str, Status] = {}
+    names = set(wanted)
+    for line in out.splitlines():
+        fields = line.strip().split("|")
+        if len(fields) != 4:
+            continue
+        native, state, reason, host = fields
+        status = live_status(state, reason, host)
+        if status is not None:
+            for one in expand(native, wanted):
+                if one in names:
+                    found[one] = status
+    return found
+
+
+def live_status(state: str, reason: str, host: str) -> Status | None:
+    """What a state of squeue's means, or None for one that says that the job has ended."""
+    word = state.split()[0].rstrip("+") if state.strip() else ""
+    if word in _ENDS:
+        return None
+    ours = _LIVE.get(word, "running")
+    if ours == "queued" and any(reason.startswith(held) for held in _HELD):
+        ours = "held"
+    return Status(ours, detail="" if reason in ("None", "(null)") else reason, host=host if host != "n/a" else "")
+
+
+def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
+    """The jobs in what sacct printed with ``-o JobID,State,ExitCode,NodeList,Reason --parsable2``, of ``wanted``."""
+    found: dict[str, Status] = {}
+    names = set(wanted)
+    for line in out.splitlines():
+        fields = line.strip().split("|")
+        if len(fields) != 5 or fields[0] not in names:
+            continue
+        native, state, exit_code, host, reason = fields
+        status = ended_status(state, exit_code, host, reason)
+        if status is not None:
+            found[native] = status
+    return found
+
+
+def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status | None:
+    """What a state of sacct's means; None for one that lags behind or is not known: no information."""
+    word = state.split()[0].rstrip("+") if state.strip() else ""
+    if word not in _ENDS:
+        return None
+    code, _, signal = exit_code.partition(":")
+    number = int(code) if code.isdigit() else None
+    if signal.isdigit() and int(signal):
+        number = 128 + int(signal)
+    ours = _ENDS[word]
+    if word == "CANCELLED" and reason.startswith("Dependency"):
+        ours = "dependency"
+    if word == "FAILED" and number in (126, 127):
+        ours = "launch"
+    return Status(
+        "ended",
+        reason=ours,
+        detail=state if reason in ("None", "") else f"{state} ({reason})",
+        exit_code=number,
+        host="" if host == "None assigned" else host,
+    )
+
+
+class Slurm(Scheduler):
+    """Slurm's commands on this machine."""
+
+    name = "slurm"
+    command = "sbatch"
+    arrays = True
+
+    def __init__(self, workspace: str, commands: Commands | None = None) -> None:
+        super().__init__(workspace)
+        self.commands = commands or Commands()
+
+    @classmethod
+    def directives(cls, request: Request) -> list[str]:
+        return [directive(option, value) for option, value in options_of(request).items() if value is not False]
+
+    def submit(self, submission: Submission) -> list[str]:
+        argv = [
+            "sbatch",
+            "--parsable",
+            f"--job-name={submission.name}",
+            f"--comment=xpm-hpc:{submission.token}",
+            f"--chdir={submission.directory}",
+        ]
+        if submission.indexes:
+            argv.append(f"--array={ranges(submission.indexes)}")
+        if submission.dependencies:
+            argv.append(f"--dependency=afterok:{':'.join(submission.dependencies)}")
+            argv.append("--kill-on-invalid-dep=yes")
+        answer = self.commands.run([*argv, submission.script])
+        native = parse_submitted(answer.out) if answer.code == 0 else None
+        if native is not None:
+            return self._elements(native, submission)
+        words = answer.words or f"sbatch ended with exit status {answer.code}"
+        if answer.code and any(word in words.lower() for word in _FOR_GOOD):
+            raise SubmissionError(words.replace("sbatch: error: ", ""), where="sbatch")
+        raise NoInformation(f"sbatch: {words}")
+
+    def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
+        if not native_ids:
+            return {}
+        answer = self.commands.run(["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N"])
+        if answer.code:
+            raise NoInformation(f"squeue: {answer.words}")
+        found = parse_queue(answer.out, native_ids)
+        vanished = [native for native in native_ids if native not in found]
+        for start in range(0, len(vanished), _CHUNK):
+            found.update(self._accounting(vanished[start : start + _CHUNK]))
+        return found
+
+    def _accounting(self, native_ids: Sequence[str]) -> dict[str, Status]:
+        argv = ["sacct", "-n", "-X", "--parsable2", "-o", "JobID,State,ExitCode,NodeList,Reason"]
+        answer = self.commands.run([*argv, "-j", ",".join(native_ids)])
+        return {} if answer.code else parse_accounting(answer.out, native_ids)  # sites without sacct: unknown
+
+    def cancel(self, native_ids: Sequence[str]) -> None:
+        for start in range(0, len(native_ids), _CHUNK):
+            answer = self.commands.run(["scancel", "--quiet", *native_ids[start : start + _CHUNK]])
+            if answer.code and "Invalid job id" not in answer.err:
+                raise NoInformation(f"scancel: {answer.words}")
+
+    def find(self, submission: Submission) -> list[str] | None:
+        """By comment in squeue, then by name in sacct, which may lag: a job just accepted is in squeue."""
+        answer = self.commands.run(["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%F|%k|%j"])
+        if answer.code:
+            raise NoInformation(f"squeue: {answer.words}")
+        for line in answer.out.splitlines():
+            native, comment, name = (line.strip().split("|") + ["", ""])[:3]
+            if comment == f"xpm-hpc:{submission.token}" or name == submission.name:
+                return self._elements(native, submission)
+        day = time.strftime("%Y-%m-%d", time.localtime(time.time() - 86400 * 30))
+        argv = ["sacct", "-n", "-X", "--parsable2", "-S", day, f"--name={submission.name}", "-o", "JobID"]
+        answer = self.commands.run(argv)
+        if answer.code:
+            raise NoInformation(f"sacct: {answer.words}")
+        for line in answer.out.split():
+            return self._elements(line.partition("_")[0], submission)
+        return None
+
+    @staticmethod
+    def _elements(native: str, submission: Submission) -> list[str]:
+        return [f"{native}_{index}" for index in submission.indexes] if submission.indexes else [native]
+
+
+def ranges(indexes: Sequence[int]) -> str:
+    """``[0, 1, 2, 5]`` as Slurm writes it: ``0-2,5``."""
+    spans: list[list[int]] = []
+    for index in sorted(indexes):
+        if spans and index == spans[-1][1] + 1:
+            spans[-1][1] = index
+        else:
+            spans.append([index, index])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
