@@ -165,23 +165,24 @@ def parse_queue(out: str, wanted: Sequence[str]) -> dict[str, Status]:
         if len(fields) != 4:
             continue
         native, state, reason, host = fields
-        status = live_status(state, reason, host)
-        if status is not None:
-            for one in expand(native, wanted):
-                if one in names:
-                    found[one] = status
+        status = queue_status(state, reason, host)
+        for one in expand(native, wanted):
+            if one in names:
+                found[one] = status
     return found
 
 
-def live_status(state: str, reason: str, host: str) -> Status | None:
-    """What a state of squeue's means, or None for one that says that the job has ended."""
+def queue_status(state: str, reason: str, host: str) -> Status:
+    """What a state of squeue's means; a job that has just ended is still listed, without its exit code."""
     word = state.split()[0].rstrip("+") if state.strip() else ""
+    host = "" if host == "n/a" else host
     if word in _ENDS:
-        return None
+        ours = "dependency" if word == "CANCELLED" and reason.startswith("Dependency") else _ENDS[word]
+        return Status("ended", ours, detail=word, host=host)
     ours = _LIVE.get(word, "running")
     if ours == "queued" and any(reason.startswith(held) for held in _HELD):
         ours = "held"
-    return Status(ours, detail="" if reason in ("None", "(null)") else reason, host=host if host != "n/a" else "")
+    return Status(ours, detail="" if reason in ("None", "(null)") else reason, host=host)
 
 
 def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
@@ -266,7 +267,7 @@ class Slurm(Scheduler):
         if answer.code:
             raise NoInformation(f"squeue: {answer.words}")
         found = parse_queue(answer.out, native_ids)
-        vanished = [native for native in native_ids if native not in found]
+        vanished = [one for one in native_ids if one not in found or found[one].state == "ended"]
         for start in range(0, len(vanished), _CHUNK):
             found.update(self._accounting(vanished[start : start + _CHUNK]))
         return found

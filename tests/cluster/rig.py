@@ -244,7 +244,11 @@ class Rig:
         return None
 
     def stop(self, name: str, number: int = signal.SIGTERM, deadline: float = 30) -> None:
-        """End a daemon with a signal, and wait until it is gone."""
+        """End a daemon with a signal, and wait until it is gone.
+
+        A slurmctld that is killed forgets its last seconds: when it is back it uses job ids again, and may
+        hold an allocation that has ended for RUNNING, for a minute or so.
+        """
         if pid := self.pid(name):
             os.kill(pid, number)
             wait(lambda: self.pid(name) is None, f"{name} to end", deadline)

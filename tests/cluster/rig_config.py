@@ -77,6 +77,7 @@ ReturnToService=2
 SlurmctldTimeout=60
 SlurmdTimeout=60
 MessageTimeout=30
+InactiveLimit=60
 KillWait=3
 
 MinJobAge={settings.min_job_age}

@@ -1,0 +1,60 @@
+"""The ``xpm-hpc`` command. In: the command line. Out: what a subcommand does, and an exit status.
+
+0: all is well; 1: a job failed; 2: the call or a file is wrong; 3: the cluster could not be reached.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from .. import __version__
+from ..errors import XpmError
+from .lazy import LazyGroup
+
+
+@click.group(
+    cls=LazyGroup,
+    commands_in={
+        "run": ("run", "Run an experiment's script."),
+        "jobs": ("jobs", "List jobs, look at them, end them."),
+        "experiments": ("experiments", "List experiments."),
+        "launchers": ("launchers", "List launchers: where jobs can run."),
+    },
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(__version__, prog_name="xpm-hpc")
+@click.option("--debug", is_flag=True, help="Show a traceback with each error.")
+def cli(debug: bool) -> None:
+    """Experiments as typed Python tasks, from a laptop to a cluster in one go.
+
+    \b
+    xpm-hpc run --launcher mycluster experiment.py
+    xpm-hpc jobs
+    """
+    if debug:
+        os.environ["XPM_HPC_DEBUG"] = "1"
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        status = cli.main(standalone_mode=False)
+    except XpmError as error:
+        if os.environ.get("XPM_HPC_DEBUG"):
+            raise
+        sys.stdout.flush()
+        print(f"error: {error}", file=sys.stderr)
+        status = error.exit_status
+    except click.ClickException as error:
+        error.show()
+        status = 2
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        status = 130
+    except BrokenPipeError:  # xpm-hpc jobs | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 0
+    sys.exit(status if isinstance(status, int) else 0)

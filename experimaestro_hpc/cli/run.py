@@ -1,0 +1,51 @@
+"""``xpm-hpc run``: run an experiment's script. In: a script, its arguments, options that win over what it says."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+
+import click
+
+from ..driver.options import RunOptions, run_options
+from ..errors import XpmError
+
+
+@click.command(name="run")
+@click.option("--launcher", metavar="L", default="", help="A launcher's name, or a .toml file.")
+@click.option("--workdir", metavar="DIR", default="", help="The workspace, in place of the script's own.")
+@click.option("--detach", is_flag=True, help="Return when all is submitted; the jobs go on.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done, touch nothing.")
+@click.argument("script", type=click.Path(exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(
+    launcher: str, workdir: str, detach: bool, dry_run: bool, script: str, arguments: tuple[str, ...]
+) -> None:
+    """Run the experiment in SCRIPT, with its own ARGUMENTS after `--`.
+
+    \b
+    xpm-hpc run --launcher mycluster --detach experiment.py -- DIR --seed 3
+    """
+    run_options.set(RunOptions(launcher, workdir, detach, dry_run))
+    run_script(Path(script), [script, *arguments])
+
+
+def run_script(path: Path, argv: list[str]) -> None:
+    """Run a script as ``python SCRIPT`` would.
+
+    :raises XpmError: it cannot be read, or is no Python
+    """
+    path = path.resolve()
+    try:
+        code = compile(path.read_bytes(), str(path), "exec")
+    except (OSError, SyntaxError, ValueError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise XpmError(f"the script cannot be run: {error}", where=f"{path}{line}") from error
+    main = types.ModuleType("__main__")
+    main.__file__ = str(path)
+    main.__builtins__ = __builtins__  # type: ignore[attr-defined]
+    sys.modules["__main__"] = main
+    sys.argv = argv
+    sys.path.insert(0, str(path.parent))
+    exec(code, main.__dict__)  # noqa: S102 - the user's script is what this command is for

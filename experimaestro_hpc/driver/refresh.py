@@ -1,0 +1,67 @@
+"""Look at jobs again, after the experiment's process has gone. In: jobs as last seen. Out: jobs as they are now.
+
+Jobs that have ended are not asked about. The others are, with one connection for each launcher, and the files of those
+that have ended meanwhile come back.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import XpmError
+from ..workspace.jobs import FINAL, View, update
+from .launcher import find_launcher, shipped_dir, user_dir
+from .mirror import pull
+from .session import Session
+
+
+@contextmanager
+def session_of(root: Path, launcher: str) -> Iterator[Session]:
+    """A session with the launcher that a job was submitted to.
+
+    :raises XpmError: there is no such launcher any more, or the cluster cannot be reached
+    """
+    found = find_launcher(launcher, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
+    session = Session(found, root)
+    try:
+        yield session
+    finally:
+        session.close()
+
+
+def by_launcher(views: Iterable[View]) -> dict[str, list[View]]:
+    """Jobs by the launcher that they were submitted to."""
+    found: dict[str, list[View]] = {}
+    for one in views:
+        if one["launcher"]:
+            found.setdefault(one["launcher"], []).append(one)
+    return found
+
+
+def refresh(root: Path, views: Iterable[View]) -> list[XpmError]:
+    """Bring ``views`` up to date in place.
+
+    :returns: what went wrong; the jobs of a launcher that cannot be asked stay as they were last seen
+    """
+    problems = []
+    for launcher, mine in by_launcher(one for one in views if one["state"] not in FINAL).items():
+        try:
+            with session_of(root, launcher) as session:
+                look(session, mine)
+        except XpmError as error:
+            problems.append(error)
+    return problems
+
+
+def look(session: Session, views: list[View]) -> None:
+    """Ask one launcher about jobs, and bring back the files of those that have ended.
+
+    :raises XpmError: the cluster cannot be reached
+    """
+    answer = session.client.call("watch", jobs=[one["id"] for one in views], seen={}, seconds=0.0)
+    for one in views:
+        update(one, answer["states"].get(one["id"], {}))
+    pull(session, [one["id"] for one in views if one["state"] in FINAL])

@@ -1,0 +1,107 @@
+"""Jobs in a workspace. In: job directories. Out: one flat description for each, and jobs by the prefix of their id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..agent.layout import Layout
+from ..errors import WorkspaceError
+from .experiments import experiments
+
+View = dict[str, Any]
+FINAL = ("done", "failed")
+
+
+def load_jobs(root: Path) -> list[View]:
+    """All jobs of a workspace, as far as this machine knows, the latest submitted last."""
+    layout = Layout(root)
+    named = experiments(root)
+    found = []
+    for job in layout.jobs():
+        record = layout.record(job)
+        if record:
+            of = [one for one in named if job in one.jobs]
+            found.append(view(layout, job, record, layout.marker(job), [one.name for one in of], _tags(of, job, record)))
+    return sorted(found, key=lambda one: (one["submitted"] or 0, one["id"]))
+
+
+def _tags(of: Sequence[Any], job: str, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A job's tags in the latest experiment that has it."""
+    tags: dict[str, Any] = dict(of[0].jobs[job].get("tags") or {}) if of else dict(record.get("tags") or {})
+    return tags
+
+
+def view(
+    layout: Layout,
+    job: str,
+    record: Mapping[str, Any],
+    marker: Mapping[str, Any] | None,
+    named: list[str],
+    tags: dict[str, Any],
+) -> View:
+    """One job as ``jobs --json`` shows it; times in seconds since 1970, ``progress`` from 0 to 1 or null."""
+    task, _, identifier = job.partition("/")
+    known: dict[str, Any] = {**record, **(layout.progress(job) or {}), **(marker or {})}
+    done = marker is not None and marker.get("state") == "done"
+    return {
+        "id": job,
+        "task": task,
+        "identifier": identifier,
+        "state": marker["state"] if marker else "unscheduled",
+        "reason": (marker or {}).get("reason"),
+        "message": (marker or {}).get("message"),
+        "detail": None,
+        "launcher": record.get("launcher"),
+        "native_id": known.get("native_id"),
+        "host": known.get("host"),
+        "experiments": named,
+        "tags": tags,
+        "submitted": record.get("submitted") or record.get("created"),
+        "started": known.get("started"),
+        "ended": (marker or {}).get("ended"),
+        "exit_code": (marker or {}).get("exit_code"),
+        "progress": 1.0 if done else _progress(known),
+        "path": str(layout.job(job)),
+        "resources": record.get("resources") or {},
+        "used": (marker or {}).get("used"),
+        "parents": record.get("parents") or [],
+        "attempt": known.get("attempt") or 1,
+    }
+
+
+def _progress(known: Mapping[str, Any]) -> float | None:
+    levels = known.get("progress")
+    return levels[0]["value"] if isinstance(levels, list) and levels else None
+
+
+def update(one: View, state: Mapping[str, Any]) -> None:
+    """Put what an agent says of a job into its view."""
+    for name in ("state", "reason", "message", "detail", "native_id", "host", "started", "ended", "exit_code", "used"):
+        if name in state:
+            one[name] = state[name]
+    one["submitted"] = state.get("submitted") or one["submitted"]
+    one["attempt"] = state.get("attempt") or one["attempt"]
+    progress = _progress(state)
+    if progress is not None and one["state"] != "done":
+        one["progress"] = progress
+
+
+def resolve(views: Iterable[View], wanted: Sequence[str]) -> list[View]:
+    """The jobs whose identifier, or ``task/identifier``, begins with one of ``wanted``.
+
+    :raises WorkspaceError: a prefix fits no job, or several
+    """
+    views = list(views)
+    found: dict[str, View] = {}
+    for prefix in wanted:
+        text = prefix.strip().lower()
+        fits = [one for one in views if text and (one["identifier"].startswith(text) or one["id"].startswith(text))]
+        if not fits:
+            raise WorkspaceError(f"no job begins with {prefix!r}", hint="see: xpm-hpc jobs")
+        if len(fits) > 1:
+            listed = "\n".join(one["id"] for one in fits[:10])
+            raise WorkspaceError(f"{len(fits)} jobs begin with {prefix!r}", hint=f"give more of one of:\n{listed}")
+        found[fits[0]["id"]] = fits[0]
+    return list(found.values())
