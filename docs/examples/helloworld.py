@@ -1,7 +1,7 @@
 """Two tasks say a word each, a third one joins what they said.
 
-    python helloworld.py DIR                            on this machine
-    XPM_HPC_LAUNCHER=mycluster python helloworld.py DIR on a cluster
+python helloworld.py DIR                            on this machine
+XPM_HPC_LAUNCHER=mycluster python helloworld.py DIR on a cluster
 """
 
 import logging

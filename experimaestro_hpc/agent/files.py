@@ -13,8 +13,9 @@ import os
 import shutil
 import tarfile
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 from ..errors import WorkspaceError
 from .layout import Layout
@@ -90,9 +91,10 @@ class Packer:
     """Collects files into a tar stream of known size."""
 
     def __init__(self) -> None:
-        self.file = tempfile.SpooledTemporaryFile(max_size=_SPOOL)
+        # closed by who reads it
+        self.file = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115
         self.gzip = gzip.GzipFile(fileobj=self.file, mode="wb", compresslevel=1, mtime=0)
-        self.tar = tarfile.open(fileobj=self.gzip, mode="w|")  # noqa: SIM115 - closed in finish()
+        self.tar = tarfile.TarFile(fileobj=self.gzip, mode="w")
 
     def add_bytes(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Add a file from memory."""
@@ -126,7 +128,7 @@ class Packer:
         self.gzip.close()
         size = self.file.tell()
         self.file.seek(0)
-        return self.file, size  # type: ignore[return-value]
+        return self.file, size
 
 
 def changed_files(

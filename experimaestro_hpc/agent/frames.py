@@ -31,9 +31,7 @@ def write_frame(stream: IO[bytes], nonce: str, document: Any, body: IO[bytes] | 
     stream.flush()
 
 
-def read_frame(
-    stream: IO[bytes], nonce: str, noise: Callable[[bytes], None] | None = None
-) -> tuple[Any, int] | None:
+def read_frame(stream: IO[bytes], nonce: str, noise: Callable[[bytes], None] | None = None) -> tuple[Any, int] | None:
     """Read up to the next frame; its document and the number of bytes that follow, or None at the end.
 
     :param noise: called with what was passed over

@@ -27,7 +27,8 @@ def say(d):
 try:
     w = os.path.expandvars(os.path.expanduser(h["workdir"]))
     if "$" in w or not os.path.isabs(w):
-        say({"error": "the workdir %r is %r on this host: a variable is not set, or it is not absolute" % (h["workdir"], w)}); sys.exit(0)
+        say({"error": "the workdir %r is %r here: a variable is not set, or it is not absolute" % (h["workdir"], w)})
+        sys.exit(0)
     d = os.path.join(w, ".xpm", "lib", h["hash"])
     if not os.path.isdir(d):
         import io, shutil, tempfile, zipfile

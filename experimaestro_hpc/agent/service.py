@@ -10,8 +10,9 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Callable, Mapping, Sequence
+from typing import IO, Any, Callable
 
 from ..errors import WorkspaceError, XpmError
 from ..schedulers import scheduler_class

@@ -12,8 +12,9 @@ import os
 import random
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from ..errors import SubmissionError
 from ..runtime.files import read_json, write_json
@@ -65,9 +66,7 @@ class Submitter:
         states = self.watcher.states({*jobs, *parents})
         attached = [job for job in jobs if states[job]["state"] in SETTLED]
         for group in groups:
-            todo = {
-                str(index): job for index, job in enumerate(group["jobs"]) if states[job]["state"] not in SETTLED
-            }
+            todo = {str(index): job for index, job in enumerate(group["jobs"]) if states[job]["state"] not in SETTLED}
             if todo:
                 self._group(group, todo, states)
         self.watcher.forget(jobs)
@@ -79,9 +78,7 @@ class Submitter:
         if lost:
             self._refuse(jobs, "dependency", f"its parent {lost[0]} was refused")
             return
-        receipt = Receipt(
-            token, self.scheduler.name, group["name"], len(group["jobs"]) > 1, jobs, time=time.time()
-        )
+        receipt = Receipt(token, self.scheduler.name, group["name"], len(group["jobs"]) > 1, jobs, time=time.time())
         self._place(receipt)
         receipt.write(self.layout)
         alive = [parent for parent in parents if states[parent]["state"] != "done"]

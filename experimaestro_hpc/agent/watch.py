@@ -7,7 +7,8 @@ does not answer, and a job that is missing from an answer, say nothing: the last
 from __future__ import annotations
 
 import time
-from typing import Any, Callable, Iterable
+from collections.abc import Iterable
+from typing import Any, Callable
 
 from ..runtime.files import write_json
 from ..schedulers.base import NoInformation, Scheduler, Status
@@ -30,9 +31,7 @@ class Watcher:
     :param clock: seconds, for tests
     """
 
-    def __init__(
-        self, layout: Layout, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, layout: Layout, scheduler: Scheduler, clock: Callable[[], float] = time.monotonic) -> None:
         self.layout = layout
         self.scheduler = scheduler
         self.clock = clock
@@ -107,7 +106,11 @@ class Watcher:
             return {**self._common(record), "state": "failed", "reason": "launch", "message": receipt.words}
         native = receipt.natives.get(job)
         if native is None:
-            return {**self._common(record), "state": "unscheduled", "detail": "its submission was not confirmed"}
+            return {
+                **self._common(record),
+                "state": "unscheduled",
+                "detail": "its submission was not confirmed",
+            }
         return native
 
     def _common(self, record: dict[str, Any]) -> State:
@@ -155,7 +158,11 @@ class Watcher:
         if running is not None:
             return {**state, **running, "state": "running", "detail": self.trouble}
         if status is None:
-            return {**state, "state": "queued", "detail": self.trouble or f"{self.scheduler.name} is being asked"}
+            return {
+                **state,
+                "state": "queued",
+                "detail": self.trouble or f"{self.scheduler.name} is being asked",
+            }
         if status.state == "queued" and any(self._final_state(one) != "done" for one in record.get("parents", ())):
             return {**state, "state": "waiting", "detail": status.detail}
         return {**state, "state": status.state, "detail": status.detail, "host": status.host}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import click
 
@@ -26,7 +27,7 @@ def list_(workdir: str | None, as_json: bool) -> int:
     """List experiments, the latest first."""
     root = find_workspace(workdir)
     views = {one["id"]: one for one in load_jobs(root)}
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "name": record.name,
             "script": record.script,
@@ -42,7 +43,12 @@ def list_(workdir: str | None, as_json: bool) -> int:
         print(f"no experiments in {root}")
     else:
         rows = [
-            (one["name"], one["states"], time.strftime("%Y-%m-%d %H:%M", time.localtime(one["updated"])), one["script"])
+            (
+                one["name"],
+                one["states"],
+                time.strftime("%Y-%m-%d %H:%M", time.localtime(one["updated"])),
+                one["script"],
+            )
             for one in found
         ]
         print_table(rows, ["experiment", "jobs as last seen", "last run", "script"])

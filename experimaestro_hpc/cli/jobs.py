@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -180,7 +183,7 @@ def _print_job(root: Path, one: View) -> None:
 @click.option("--err", is_flag=True, help="What it wrote to its standard error.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
 @workdir_option
-def logs(id: str, err: bool, follow: bool, workdir: str | None) -> int:  # noqa: A002 - the name on the command line
+def logs(id: str, err: bool, follow: bool, workdir: str | None) -> int:
     """Print what a job has printed, live from the cluster."""
     root = find_workspace(workdir)
     (one,) = resolve(load_jobs(root), [id])
@@ -200,11 +203,10 @@ def logs(id: str, err: bool, follow: bool, workdir: str | None) -> int:  # noqa:
 def _print_log(session: Any, job: str, stream: str, offset: int) -> int:
     """Print a log from ``offset`` to its end; the new offset."""
     while True:
-        pieces: list[bytes] = []
-        answer = session.client.receive(
-            "read", lambda file: pieces.append(file.read()), job=job, stream=stream, offset=offset
-        )
-        data = b"".join(pieces)
+        buffer = io.BytesIO()
+        take: Callable[[IO[bytes]], None] = partial(shutil.copyfileobj, fdst=buffer)
+        answer = session.client.receive("read", take, job=job, stream=stream, offset=offset)
+        data = buffer.getvalue()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         offset = answer["offset"] + len(data)
@@ -246,7 +248,7 @@ def path(ids: Sequence[str], workdir: str | None) -> int:
 @click.argument("id", metavar="ID")
 @click.argument("patterns", nargs=-1, metavar="[PATTERN]...")
 @workdir_option
-def pull_(id: str, patterns: Sequence[str], workdir: str | None) -> int:  # noqa: A002 - the name on the command line
+def pull_(id: str, patterns: Sequence[str], workdir: str | None) -> int:
     """Bring back a job's files that fit the PATTERNs; all of them without one."""
     from ..driver.mirror import pull  # for this command only
 

@@ -19,9 +19,7 @@ from ..errors import XpmError
 @click.option("--dry-run", is_flag=True, help="Print what would be done, touch nothing.")
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(
-    launcher: str, workdir: str, detach: bool, dry_run: bool, script: str, arguments: tuple[str, ...]
-) -> None:
+def command(launcher: str, workdir: str, detach: bool, dry_run: bool, script: str, arguments: tuple[str, ...]) -> None:
     """Run the experiment in SCRIPT, with its own ARGUMENTS after `--`.
 
     \b

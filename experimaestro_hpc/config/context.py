@@ -1,4 +1,4 @@
-"""Where a task is submitted to: the experiment whose ``with`` block is open. In: an experiment. Out: the same, later."""
+"""Where a task is submitted to: the experiment whose ``with`` block is open. In: an experiment. Out: the same."""
 
 from __future__ import annotations
 

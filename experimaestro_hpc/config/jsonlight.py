@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 try:
-    from _json import encode_basestring_ascii, make_encoder, make_scanner  # type: ignore[import-not-found]
+    import _json as _c
 except ImportError:  # another Python than CPython
-    make_scanner = make_encoder = None
+    _c = None  # type: ignore[assignment]
 
 
 class _Settings:
@@ -25,7 +25,6 @@ class _Settings:
     parse_float = float
     parse_int = int
     parse_constant = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}.__getitem__
-    memo: dict[str, str] = {}
 
 
 def loads(text: str) -> Any:
@@ -33,13 +32,13 @@ def loads(text: str) -> Any:
 
     :raises ValueError: ``text`` is no JSON
     """
-    if make_scanner is None:
+    if _c is None:
         from json import loads as slow_loads
 
         return slow_loads(text)
     text = text.strip(" \t\n\r")
     try:
-        value, end = make_scanner(_Settings)(text, 0)
+        value, end = _c.make_scanner(_Settings)(text, 0)  # type: ignore[arg-type]
     except StopIteration as stop:
         raise ValueError(f"no JSON: unexpected end or character at {stop.value}") from None
     if end != len(text):
@@ -52,11 +51,11 @@ def dumps(value: object) -> str:
 
     :raises TypeError: a value that JSON does not have
     """
-    if make_encoder is None:
+    if _c is None:
         from json import dumps as slow_dumps
 
         return slow_dumps(value)
-    encode = make_encoder({}, _refuse, encode_basestring_ascii, None, ": ", ", ", False, False, True)
+    encode = _c.make_encoder({}, _refuse, _c.encode_basestring_ascii, None, ": ", ", ", False, False, True)
     if isinstance(value, (dict, list, tuple)):
         return "".join(encode(value, 0))
     return "".join(encode([value], 0))[1:-1]

@@ -47,7 +47,7 @@ class Loader:
         directory = os.path.join(self.jobs, job)
         path = os.path.join(directory, "params.json")
         try:
-            with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs a job milliseconds
+            with open(path, encoding="utf-8") as file:
                 document = loads(file.read())
         except (OSError, ValueError) as error:
             raise WorkspaceError(f"the parameters of a task cannot be read: {error}", where=path) from error
@@ -127,8 +127,7 @@ class Loader:
                 return {self._value(item, objects, directory) for item in inner}
             if kind == "$dict":
                 return {
-                    self._value(key, objects, directory): self._value(item, objects, directory)
-                    for key, item in inner
+                    self._value(key, objects, directory): self._value(item, objects, directory) for key, item in inner
                 }
         return {key: self._value(item, objects, directory) for key, item in raw.items()}
 

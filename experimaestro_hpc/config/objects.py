@@ -81,9 +81,7 @@ class Field:
 
 if TYPE_CHECKING:
 
-    def field(
-        *, default: Any = ..., default_factory: Callable[[], Any] = ..., ignore_default: bool = True
-    ) -> Any: ...
+    def field(*, default: Any = ..., default_factory: Callable[[], Any] = ..., ignore_default: bool = True) -> Any: ...
 
 else:
 

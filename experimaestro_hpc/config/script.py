@@ -68,12 +68,12 @@ class _StandIns:
         self.made: list[str] = []
 
     def __enter__(self) -> None:
-        sys.meta_path.append(self)  # type: ignore[arg-type]  # last: only what nobody else finds
+        sys.meta_path.append(self)  # last: only what nobody else finds
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         self.importing = False
         for name in self.made:
             sys.modules.pop(name, None)

@@ -2,8 +2,8 @@
 
 Plain JSON values stand for themselves; what JSON lacks is an object with one key that starts with ``$``:
 ``$path``, ``$jobpath`` (below the job directory), ``$tuple``, ``$set``, ``$dict``, ``$enum``, ``$int`` (over 64 bits),
-``$float`` (nan and infinities), ``$config`` (a number in the list ``configs``) and ``$task`` (``task/identifier`` of a parent, which
-has its own ``params.json``). :mod:`.load` reads it.
+``$float`` (nan and infinities), ``$config`` (a number in the list ``configs``) and ``$task`` (``task/identifier`` of
+a parent, which has its own ``params.json``). :mod:`.load` reads it.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ import inspect
 import sys
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path, PurePath
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 from ..errors import ParameterError
 from . import objects
@@ -89,15 +90,14 @@ def initialise(config: Config, values: dict[str, Any]) -> None:
     for name, parameter in parameters.items():
         if name in values:
             if parameter.kind == "constant":
-                raise ParameterError(
-                    f"{cls.__qualname__}.{name} is a constant and cannot be given", where=_caller()
-                )
+                raise ParameterError(f"{cls.__qualname__}.{name} is a constant and cannot be given", where=_caller())
             value = _check(cls, parameter, values[name])
         else:
             value = parameter.make_default()
             if value is MISSING:
                 raise ParameterError(
-                    f"{cls.__qualname__} needs a value for {name!r} ({_text(parameter.type)})", where=_caller()
+                    f"{cls.__qualname__} needs a value for {name!r} ({_text(parameter.type)})",
+                    where=_caller(),
                 )
         config.__dict__[name] = value
 
@@ -206,9 +206,7 @@ def _parameter(cls: type, name: str, declared: Any) -> Parameter:
     if isinstance(wanted, str):
         wanted = _evaluate(cls, name, wanted)
     if isinstance(given, Field):
-        return Parameter(
-            name, declared.kind, wanted, given.default, given.default_factory, given.ignore_default
-        )
+        return Parameter(name, declared.kind, wanted, given.default, given.default_factory, given.ignore_default)
     return Parameter(name, declared.kind, wanted, given, None, True)
 
 
@@ -309,8 +307,7 @@ def _container(origin: Any, arguments: tuple[Any, ...], value: Any, cls: type) -
         key_type, value_type = arguments or (Any, Any)
         _require(isinstance(value, dict), value)
         return {
-            inside(f"key {key!r}", key_type, key): inside(f"[{key!r}]", value_type, item)
-            for key, item in value.items()
+            inside(f"key {key!r}", key_type, key): inside(f"[{key!r}]", value_type, item) for key, item in value.items()
         }
     if origin is tuple:
         _require(isinstance(value, tuple), value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 from typing import IO
@@ -34,10 +35,8 @@ class OpenSshChannel:
 
     def close(self) -> None:
         for stream in (self.stdin, self.stdout):
-            try:
+            with contextlib.suppress(OSError):  # the other side has gone already
                 stream.close()
-            except OSError:
-                pass  # the other side has gone already
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:

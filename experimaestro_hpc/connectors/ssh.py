@@ -29,7 +29,11 @@ def wants_master(host: str) -> bool:
         return False
     try:
         asked = subprocess.run(
-            [program, "-G", "--", host], capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=20
+            [program, "-G", "--", host],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            check=False,
+            timeout=20,
         )
     except (OSError, subprocess.TimeoutExpired):
         return False

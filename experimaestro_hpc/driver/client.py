@@ -129,7 +129,8 @@ class RemoteClient:
         except (OSError, EOFError) as error:
             self.close()
             raise ConnectionFailed(
-                f"the connection was lost: {error or type(error).__name__}", where=f"host {self.connector.host}"
+                f"the connection was lost: {error or type(error).__name__}",
+                where=f"host {self.connector.host}",
             ) from error
         except ConnectionFailed:
             self.close()
@@ -202,8 +203,8 @@ def agent_command(python: str) -> str:
     candidates = [python, *PYTHONS] if python and python not in PYTHONS else list(PYTHONS)
     names = " ".join(shlex.quote(name) for name in candidates)
     script = (
-        f"for p in {names}; do command -v \"$p\" >/dev/null 2>&1 || continue; "
-        f"\"$p\" -c \"import base64; exec(base64.b64decode('{code}').decode())\"; "
+        f'for p in {names}; do command -v "$p" >/dev/null 2>&1 || continue; '
+        f'"$p" -c "import base64; exec(base64.b64decode(\'{code}\').decode())"; '
         f'r=$?; [ "$r" = {_TOO_OLD} ] || exit "$r"; "$p" --version >&2; done; exit {_TOO_OLD}'
     )
     return f"exec sh -c {shlex.quote(script)}"

@@ -1,4 +1,4 @@
-"""An experiment: the ``with`` block of a script. In: submitted tasks. Out: jobs that run, their results on this machine.
+"""An experiment: the ``with`` block of a script. In: submitted tasks. Out: jobs that run, and their results here.
 
 Tasks are collected while the block runs, and go to the cluster in one go at its end, or when somebody waits for one.
 """
@@ -32,7 +32,7 @@ from .session import Session
 from .submission import Submission
 
 
-class experiment:  # noqa: N801 - the name that experimaestro's users know
+class experiment:
     """Run tasks in a workspace, each once.
 
     :param workdir: the workspace's folder on this machine
@@ -243,9 +243,7 @@ class Handle:
 def _launcher(wanted: Any) -> Launcher:
     if isinstance(wanted, Launcher):
         return wanted
-    return find_launcher(
-        wanted or None, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ)
-    )
+    return find_launcher(wanted or None, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
 
 
 def _validate(part: Config) -> None:
@@ -274,5 +272,3 @@ def _main_script() -> Path | None:
 def _shown(lines: Iterable[str], most: int = 10) -> list[str]:
     listed = list(lines)
     return listed if len(listed) <= most else [*listed[:most], f"… and {len(listed) - most} more"]
-
-

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .launcher import Launcher, Partition
 from ..resources import ResourceError, Resources, format_duration, format_memory
+from .launcher import Launcher, Partition
 
 
 def choose_partition(launcher: Launcher, resources: Resources) -> tuple[Resources, Partition | None]:
@@ -28,9 +28,7 @@ def choose_partition(launcher: Launcher, resources: Resources) -> tuple[Resource
     if not partitions:
         return resources.choices[0], None
     is_default_unknown = default is not None and all(partition.name != default for partition in partitions)
-    in_order = sorted(
-        partitions, key=lambda partition: partition.name != default
-    )  # stable: the default first
+    in_order = sorted(partitions, key=lambda partition: partition.name != default)  # stable: the default first
     refusals = []
     for choice in resources.choices:
         if is_default_unknown and choice == Resources():
@@ -43,9 +41,7 @@ def choose_partition(launcher: Launcher, resources: Resources) -> tuple[Resource
             refusals.append(f"{partition.name}: {'; '.join(lacks)}")
     if len(resources.choices) == 1:
         del refusals[0]  # the message itself names it
-    raise ResourceError(
-        f"no partition of launcher '{launcher.name}' can give '{resources}'", hint="\n".join(refusals)
-    )
+    raise ResourceError(f"no partition of launcher '{launcher.name}' can give '{resources}'", hint="\n".join(refusals))
 
 
 def shortcomings(partition: Partition, choice: Resources) -> list[str]:
@@ -68,11 +64,7 @@ def shortcomings(partition: Partition, choice: Resources) -> list[str]:
         lacks.append(f"has {_counted(partition.cores, 'core')} per node, {cores} asked")
     if partition.memory is not None and choice.memory is not None and choice.memory > partition.memory:
         lacks.append(f"has {format_memory(partition.memory)} per node, {format_memory(choice.memory)} asked")
-    if (
-        partition.max_time is not None
-        and choice.duration is not None
-        and choice.duration > partition.max_time
-    ):
+    if partition.max_time is not None and choice.duration is not None and choice.duration > partition.max_time:
         allowed, asked = format_duration(partition.max_time), format_duration(choice.duration)
         lacks.append(f"allows {allowed} for a job, {asked} asked")
     if partition.nodes is not None and choice.node_count > partition.nodes:

@@ -154,7 +154,11 @@ class JobMaker:
             "code": self.code,
             "argv": self.argv,
             "git": {"commit": self.snapshot.commit, "dirty": self.snapshot.is_dirty},
-            "driver": {"xpm_hpc": __version__, "python": sys.version.split()[0], "host": socket.gethostname()},
+            "driver": {
+                "xpm_hpc": __version__,
+                "python": sys.version.split()[0],
+                "host": socket.gethostname(),
+            },
             "created": time.time(),
         }
 

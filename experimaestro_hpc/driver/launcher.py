@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from .data import shipped_data
-from .toml_table import Source, Table, did_you_mean, is_number
 from ..errors import LauncherError
 from ..schedulers import BUILT_IN
+from .data import shipped_data
+from .toml_table import Source, Table, did_you_mean, is_number
 
 ConnectorType = Literal["local", "ssh"]
 Transport = Literal["auto", "paramiko", "openssh"]
@@ -351,9 +351,7 @@ def known_launchers(shipped: Path, user_dir: Path) -> list[tuple[str, Path, Lite
     return [found[name] for name in sorted(found)]
 
 
-def find_launcher(
-    selector: str | None, *, environ: Mapping[str, str], shipped: Path, user_dir: Path
-) -> Launcher:
+def find_launcher(selector: str | None, *, environ: Mapping[str, str], shipped: Path, user_dir: Path) -> Launcher:
     """The launcher that was asked for.
 
     :param selector: a name, or a path (with a separator, or ending in ``.toml``); if ``None`` or empty,

@@ -1,4 +1,4 @@
-"""What ``xpm-hpc run`` wants of the experiments in a script. In: command line options. Out: the same, in the experiment."""
+"""What ``xpm-hpc run`` wants of a script's experiments. In: command line options. Out: the same, in the experiment."""
 
 from __future__ import annotations
 
@@ -22,4 +22,4 @@ class RunOptions:
     dry_run: bool = False
 
 
-run_options: ContextVar[RunOptions] = ContextVar("run_options", default=RunOptions())
+run_options: ContextVar[RunOptions] = ContextVar("run_options", default=RunOptions())  # noqa: B039 - it is frozen

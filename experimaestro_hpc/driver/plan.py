@@ -80,7 +80,9 @@ def in_order(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
     return list(placed.values())
 
 
-def make_plan(jobs: Sequence[PlannedJob], states: Mapping[str, Mapping[str, object]], max_array: int = MAX_ARRAY) -> Plan:
+def make_plan(
+    jobs: Sequence[PlannedJob], states: Mapping[str, Mapping[str, object]], max_array: int = MAX_ARRAY
+) -> Plan:
     """Decide for each job.
 
     :param states: by job id, what the agent says is known; a job that is missing is new
@@ -95,7 +97,10 @@ def make_plan(jobs: Sequence[PlannedJob], states: Mapping[str, Mapping[str, obje
         needed = tuple(parent for parent in job.parents if known[parent] != "done")
         groups.setdefault((job.likeness, needed), []).append(job)
     submit = [
-        Group(tuple(job.id for job in group[start : start + max_array]), _union(group[start : start + max_array]))
+        Group(
+            tuple(job.id for job in group[start : start + max_array]),
+            _union(group[start : start + max_array]),
+        )
         for group in groups.values()
         for start in range(0, len(group), max_array)
     ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import shutil
 import tempfile
 import zipfile
@@ -80,7 +79,7 @@ def install(shipment: Shipment, root: Path) -> None:
     try:
         zipfile.ZipFile(io.BytesIO(shipment.data)).extractall(temporary)
         temporary.chmod(0o755)
-        os.rename(temporary, target)
+        temporary.rename(target)
     except OSError:
         if not target.is_dir():  # else another driver was faster
             raise

@@ -22,7 +22,16 @@ from ..errors import XpmError
 #: bytes; more is data, not code
 MAX_SIZE = 100 << 20
 #: never code, whatever git says
-_LEFT_OUT = ("__pycache__", ".git", ".hg", ".venv", "node_modules", ".mypy_cache", ".pytest_cache", ".ruff_cache")
+_LEFT_OUT = (
+    "__pycache__",
+    ".git",
+    ".hg",
+    ".venv",
+    "node_modules",
+    ".mypy_cache",
+    ".pytest_cache",
+    ".ruff_cache",
+)
 
 
 @dataclass(frozen=True)
@@ -161,7 +170,7 @@ def _digest(root: Path, files: tuple[str, ...]) -> str:
         path = root / name
         encoded = os.fsencode(name)
         if path.is_symlink():
-            kind, content = b"l", os.fsencode(os.readlink(path))
+            kind, content = b"l", os.fsencode(path.readlink())
         else:
             kind = b"x" if path.stat().st_mode & stat.S_IXUSR else b"f"
             content = path.read_bytes()

@@ -73,7 +73,8 @@ class Submission:
             )
         if not session.is_here:
             attached = {f"jobs/{job}/" for job in answer["attached"]}
-            write_here(session, {name: text for name, text in files.items() if not name.startswith(tuple(attached))})
+            own = {name: text for name, text in files.items() if name.startswith("jobs/")}
+            write_here(session, {name: text for name, text in own.items() if not name.startswith(tuple(attached))})
         refused: dict[str, str] = answer["refused"]
         if refused and not answer["natives"] and not plan.attach:
             pull(session, refused)
@@ -89,7 +90,8 @@ class Submission:
     def generate(self) -> None:
         """Write the files of all jobs on this machine and submit nothing."""
         plan = make_plan([job.planned() for job in self.all.values()], {})
-        write_here(self.session, self._files(plan)[0])
+        files = self._files(plan)[0]
+        write_here(self.session, {name: text for name, text in files.items() if name.startswith("jobs/")})
 
     def _files(self, plan: Plan) -> tuple[dict[str, str], list[dict[str, object]]]:
         """The files of a plan's jobs and arrays by name, and the groups to submit."""

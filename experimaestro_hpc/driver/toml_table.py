@@ -16,14 +16,12 @@ from typing import Any, TypeVar
 
 import tomllib
 
-from .toml_lines import KeyPath, line_of
 from ..errors import LauncherError
 from ..resources import ResourceError, parse_duration, parse_memory
+from .toml_lines import KeyPath, line_of
 
 _Choice = TypeVar("_Choice", bound=str)
-_CONTROL = re.compile(
-    r"[\x00-\x1f\x7f\x85\u2028\u2029]"
-)  # all that some program takes for the end of a line, too
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")  # all that some program takes for the end of a line, too
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -124,13 +122,9 @@ class Table:
     def invalid(self, key: str, expected: str, hint: str = "") -> LauncherError:
         """The error for a value that is not what it must be."""
         value = self.data[key]
-        return self.error(
-            f"{_shown(key)} in {self.title} must be {expected}, not {_described(value)}", key, hint=hint
-        )
+        return self.error(f"{_shown(key)} in {self.title} must be {expected}, not {_described(value)}", key, hint=hint)
 
-    def text(
-        self, key: str, default: str = "", *, can_be_empty: bool = True, many_lines: bool = False
-    ) -> str:
+    def text(self, key: str, default: str = "", *, can_be_empty: bool = True, many_lines: bool = False) -> str:
         """A text, of one line unless said otherwise."""
         if key not in self.data:
             return default
@@ -149,9 +143,7 @@ class Table:
         for choice in choices:
             if choice == value:
                 return choice
-        raise self.error(
-            f"unknown {key} {_shown(value)} in {self.title}{_nearest_or_all(value, choices)}", key
-        )
+        raise self.error(f"unknown {key} {_shown(value)} in {self.title}{_nearest_or_all(value, choices)}", key)
 
     def count(self, key: str, *, least: int = 1) -> int | None:
         """A whole number."""

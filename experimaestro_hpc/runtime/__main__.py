@@ -1,13 +1,11 @@
-"""``python -m experimaestro_hpc.runtime JOBDIR``: run one task."""
+"""``python -m experimaestro_hpc.runtime JOBDIR``: run one task.
+
+Job scripts start ``run_task.py`` instead, see ``driver.ship``.
+"""
 
 import sys
 
-if __name__ == "__main__":
-    if sys.version_info < (3, 9):
-        sys.exit(
-            "xpm-hpc: tasks need Python 3.9 or newer, and %s is %d.%d;"
-            " set [environment] python in the launcher file" % ((sys.executable,) + sys.version_info[:2])
-        )
-    from experimaestro_hpc.runtime.run import main
+from .run import main
 
+if __name__ == "__main__":
     sys.exit(main(sys.argv))

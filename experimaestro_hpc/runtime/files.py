@@ -1,4 +1,4 @@
-"""Small files that others read while they are written. In: a path and a document. Out: the whole file or the old one."""
+"""Small files that others read while they are written. In: a document. Out: the whole new file, or the old one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_json(path: str, document: dict[str, Any], *, durable: bool = False) ->
 def read_json(path: str) -> dict[str, Any] | None:
     """The document at ``path``, or None when there is none, or none that is whole."""
     try:
-        with open(path, encoding="utf-8") as file:  # noqa: PTH123 - pathlib costs a job milliseconds
+        with open(path, encoding="utf-8") as file:
             document = loads(file.read())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None

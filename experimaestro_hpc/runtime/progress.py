@@ -9,7 +9,8 @@ from .files import write_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
+    from typing import Any
 
 #: seconds between two writes, so that a tight loop does not wear out a network file system
 INTERVAL = 0.5
@@ -75,7 +76,7 @@ def progress(value: float, level: int = 0, desc: str | None = None) -> None:
         pass  # the disk is full or gone: the task itself will say so where it matters
 
 
-class tqdm:  # noqa: N801 - the name that people know
+class tqdm:
     """A loop that reports its progress: ``for batch in tqdm(batches, desc="epoch")``.
 
     :param iterable: what to go through

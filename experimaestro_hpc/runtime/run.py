@@ -71,7 +71,8 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     os.environ["XPM_HPC_JOB"] = job
     _remove(stem + ".failed")
     progress.use(progress.Reporter(os.path.join(directory, "progress.json"), start))
-    code, end = 0, {"state": "done"}
+    code = 0
+    end: dict[str, Any] = {"state": "done"}
     try:
         _check_parents(workspace, record.get("parents") or [])
         code = _execute(workspace, job, directory, record)

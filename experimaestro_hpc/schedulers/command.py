@@ -5,14 +5,26 @@ from __future__ import annotations
 import collections
 import os
 import subprocess
-from typing import Mapping, NamedTuple, Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from .base import NoInformation
 
 #: seconds; a busy controller answers late, a dead one never
 TIMEOUT = 120.0
 #: settings of the user's shell that would change what the commands do or print
-_SCRUBBED = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "SALLOC_", "SCANCEL_", "SRUN_", "PMI_", "PMIX_", "OAR_")
+_SCRUBBED = (
+    "SLURM_",
+    "SBATCH_",
+    "SQUEUE_",
+    "SACCT_",
+    "SALLOC_",
+    "SCANCEL_",
+    "SRUN_",
+    "PMI_",
+    "PMIX_",
+    "OAR_",
+)
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 
 
@@ -34,7 +46,7 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
-        if name in _KEPT or not name.startswith(_SCRUBBED) and name not in ("XPM_HPC_JOB", "PYTHONPATH")
+        if name in _KEPT or (not name.startswith(_SCRUBBED) and name not in ("XPM_HPC_JOB", "PYTHONPATH"))
     }
     return {**kept, "LC_ALL": "C"}
 

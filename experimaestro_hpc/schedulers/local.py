@@ -20,8 +20,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Iterator, Mapping, NamedTuple, Sequence
+from typing import NamedTuple
 
 from ..errors import SubmissionError
 from .base import NoInformation, Request, Scheduler, Status, Submission
@@ -91,7 +92,7 @@ def parse_directives(script: str) -> dict[str, str]:
 
 
 def parse_journal(text: str) -> dict[str, tuple[str, ...]]:
-    """The last event of each job: ``("running", pid, start time of the process)`` or ``("ended", exit code, reason)``."""
+    """Each job's last event: ``("running", pid, start time of the process)`` or ``("ended", exit code, reason)``."""
     last: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         native, *event = line.split(" ")

@@ -4,22 +4,22 @@ The upper half is pure: directives, oarsub's arguments, and the reading of what 
 the end runs them. A native id is a job id; each element of an array has its own.
 
 Options in a launcher's ``[defaults]`` are oarsub's, by their long names or letters: ``resource``, ``queue``,
-``property``, ``type``, ``project``, ``notify``, ``checkpoint`` (seconds), ``signal`` (a number), ``hold``; ``resource``
-and ``type`` may be lists. What a task asks for takes the place of the same part of ``resource``. And these of ours:
+``property``, ``type``, ``project``, ``notify``, ``checkpoint`` (seconds), ``signal`` (a number), ``hold``. The first,
+third and fourth may be lists. What a task asks for takes the place of the same part of ``resource``. Others are ours:
 
 * ``walltime``: for tasks that say none, as OAR reads it: hours, ``h:m`` or ``h:m:s``;
-* ``host_property`` (default ``nodes``), ``core_property`` (``core``), ``gpu_property`` (``gpu``): the resources'
-  properties, as this site calls them, that make up ``-l /nodes=1/gpu=2``;
-* ``gpu_model_property`` (``gpu_model``), ``gpu_memory_property`` and ``memory_property`` (none): properties to compare
-  in ``-p``; what has none is not asked for, and the script says so. OAR gives memory away with the cores;
+* ``host_property`` (default ``nodes``), ``core_property`` (``core``), ``gpu_property`` (``gpu``): what this site calls
+  the levels of ``/nodes=1/gpu=2``;
+* ``gpu_model_property`` (``gpu_model``), ``gpu_memory_property`` and ``memory_property`` (none): what to compare with
+  the task's wishes. One that has none is not passed on, and the script says so: OAR gives memory away with the cores;
 * ``memory_unit`` (``M``): what these properties count memory in.
 
-GPUs are asked for whole: with fewer than all its cores, a GPU would be shared. So their cores are those that go with
-them, whatever number the task asks.
+GPUs are asked for whole, with all the cores that go with them, whatever number the task asks: with fewer, OAR would
+give the rest, and the same GPU, to others.
 
-An array is ``oarsub --array N``, and its script is called with the indexes of its elements, as in ``array.sh 0-2,5``;
-the template finds its own with $OAR_ARRAY_INDEX. ``--array-param-file`` would have them read by root, who may not
-enter a user's directory on NFS.
+An array is ``oarsub --array N``. Its script is called with the indexes of its elements, as in ``array.sh 0-2,5``, and
+finds its own with $OAR_ARRAY_INDEX. ``--array-param-file`` would have them read by root, who may not enter a user's
+directory on NFS.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence
+from typing import Any
 
 from ..errors import SubmissionError
 from ..resources import parse_memory
@@ -37,31 +38,23 @@ from .base import NoInformation, Request, Scheduler, Status, Submission
 from .command import Answer, Commands
 from .slurm import ranges
 
-#: a job, as oarstat shows it in JSON
-Job = Mapping[str, Any]
+#: a job or an event, as oarstat shows it in JSON
+Shown = Mapping[str, Any]
 
 #: ids on one command line; oarstat makes some ten queries for each
 _CHUNK = 500
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-#: what OAR takes for the path of a log, without the % of its patterns
+#: what OAR takes for the path of a log, but the % of its patterns
 _LOG = re.compile(r"[A-Za-z0-9_./-]+")
-#: paths that survive the Perl, the shell and the database that OAR takes them through
+#: paths that survive the Perl, the shells and the database that OAR takes them through
 _PLAIN = re.compile(r"/[A-Za-z0-9_./ @%+=:,~-]*")
 _CODED = re.compile(rb"[^A-Za-z0-9_./-]")
+#: what a job gets that asks for nothing; OAR's own default, unless the site has another
+_LEAST = "/resource_id=1"
 
-#: oarsub's options that a launcher may set, as directives have them
-_OPTIONS = {
-    "resource": "-l",
-    "queue": "-q",
-    "property": "-p",
-    "type": "-t",
-    "project": "--project",
-    "notify": "--notify",
-    "checkpoint": "--checkpoint",
-    "signal": "--signal",
-    "hold": "--hold",
-}
+#: oarsub's options that a launcher may set
+_OPTIONS = ("resource", "queue", "property", "type", "project", "notify", "checkpoint", "signal", "hold")
 _ALIASES = {"l": "resource", "q": "queue", "p": "property", "t": "type", "partition": "queue"}
+#: our own, and their defaults
 _OURS = {
     "walltime": "",
     "host_property": "nodes",
@@ -73,70 +66,52 @@ _OURS = {
     "memory_unit": "M",
 }
 
-_LIVE = {
-    "Waiting": "queued",
-    "toLaunch": "queued",
-    "toAckReservation": "queued",
-    "Launching": "queued",
-    "Hold": "held",
-}
-#: troubles with a node, after which OAR usually submits the job again by itself, under a new id
-_NODE_TROUBLES = (
-    "PING_CHECKER_NODE_SUSPECTED",
-    "CPUSET_ERROR",
-    "PROLOGUE_ERROR",
-    "CANNOT_WRITE_NODE_FILE",
-    "CANNOT_WRITE_PID_FILE",
-    "CANNOT_CREATE_TMP_DIRECTORY",
-    "USER_SHELL",
-    "LAUNCHING_OAREXEC_TIMEOUT",
-    "EXIT_VALUE_OAREXEC",
-    "SSH_TRANSFER_TIMEOUT",
-    "BAD_HASHTABLE_DUMP",
-    "EXTERMINATE_JOB",
-    "FORCE_TERMINATE_FINISHING_JOB",
-)
-#: events that tell why a job is in state Error; the first that it has counts, as a time limit is a request to kill too
+#: what the states before a job runs mean
+_BEFORE = {**dict.fromkeys(("Waiting", "toAckReservation", "toLaunch", "Launching"), "queued"), "Hold": "held"}
+_FINAL = ("Terminated", "Error")
+#: events that tell why a job is in state Error. The first that it has counts: a time limit has a request too
 _ENDS = {
     "WALLTIME": "timeout",
     "BESTEFFORT_KILL": "preempted",
     "FRAG_JOB_REQUEST": "cancelled",
     "WORKING_DIRECTORY": "launch",
     "OUTPUT_FILES": "launch",
-    "SERVER_PROLOGUE_TIMEOUT": "launch",
-    "SERVER_PROLOGUE_EXIT_CODE_ERROR": "launch",
-    **dict.fromkeys(_NODE_TROUBLES, "node_fail"),
 }
+#: those of trouble with a node; after most, OAR submits the job again by itself, under a new id
+_NODE_TROUBLE = re.compile(
+    "PING_CHECKER_NODE_SUSPECTED|CPUSET_ERROR|PROLOGUE_ERROR|CANNOT_WRITE_(NODE|PID)_FILE|USER_SHELL|"
+    "CANNOT_CREATE_TMP_DIRECTORY|LAUNCHING_OAREXEC_TIMEOUT|EXIT_VALUE_OAREXEC|SSH_TRANSFER_TIMEOUT|"
+    "BAD_HASHTABLE_DUMP|EXTERMINATE_JOB|FORCE_TERMINATE_FINISHING_JOB|SERVER_(PRO|EPI)LOGUE_.*"
+)
 
 
-def directive(option: str, value: object = True) -> str:
-    """One ``#OAR`` line; ``True`` gives a flag. OAR takes the rest of the line as it is: nothing can be quoted.
+def directive(option: str, value: object) -> str:
+    """One ``#OAR`` line; ``True`` gives a flag. OAR takes the rest of the line as it is, and knows no quotes.
 
-    :param option: with its dashes
-    :raises SubmissionError: a value that does not fit on one line, or that OAR would not take as it is
+    :raises SubmissionError: OAR would not take this value, or not as it is
     """
-    if value is True:
-        return f"#OAR {option}"
     text = str(value)
-    if not text or text != text.strip() or any(ord(character) < 32 for character in text):
-        raise SubmissionError(f"OAR cannot take {text!r} as the value of {option}", where="oar")
-    if option in ("-q", "-t", "--project") and re.search(r"['\\]", text):  # OAR puts these into its SQL unquoted
-        raise SubmissionError(f"OAR cannot take quotes in the value of {option}: {text!r}", where="oar")
-    if option in ("--checkpoint", "--signal") and not text.isdigit():
-        raise SubmissionError(f"OAR takes only numbers for {option}, not {text!r}", where="oar")
-    return f"#OAR {option} {text}"
+    if value is True and option == "hold":
+        return "#OAR --hold"
+    bad = isinstance(value, bool) or option == "hold" or text != text.strip() or not text.isprintable()
+    if option in ("checkpoint", "signal"):
+        bad = bad or not re.fullmatch("[0-9]+", text)
+    # OAR puts some into its SQL unquoted
+    if bad or not text or (option in ("queue", "type", "project") and re.search(r"['\\]", text)):
+        raise SubmissionError(f"{text!r} cannot be the value of option {option!r}", where="oar")
+    return f"#OAR --{option} {text}"
 
 
 def options_of(request: Request) -> dict[str, Any]:
     """The launcher's options by their long names, ours with their defaults.
 
-    :raises SubmissionError: one is not known, or is xpm-hpc's own business
+    :raises SubmissionError: one is not known, or not for a launcher to set
     """
     options: dict[str, Any] = dict(_OURS)
     for name, value in request.options.items():
         long = _ALIASES.get(name, name)
-        if long not in _OPTIONS and long not in _OURS:
-            hint = f"there are: {', '.join([*_OPTIONS, *_OURS])}"
+        if long not in (*_OPTIONS, *_OURS):
+            hint = f"there are: {', '.join((*_OPTIONS, *_OURS))}"
             raise SubmissionError(f"option {name!r} cannot be set for OAR", where="oar", hint=hint)
         options[long] = value
     if request.partition:
@@ -144,67 +119,60 @@ def options_of(request: Request) -> dict[str, Any]:
     return options
 
 
-def walltime(seconds: int) -> str:
-    """A number of seconds as OAR writes it, hours:minutes:seconds; a lone number would be hours."""
-    return f"{seconds // 3600}:{seconds // 60 % 60}:{seconds % 60}"
-
-
 def hierarchy(request: Request, options: Mapping[str, Any]) -> str:
-    """The tree of resources that the task asks for, such as ``/nodes=1/core=4``; empty if it asks for none."""
-    asked = request.resources
-    cores = (asked.cores or 1) * (asked.tasks_per_node or 1)
+    """The tree of resources that the task asks for, as ``/nodes=1/core=4``; empty if it asks for none."""
+    asked, below = request.resources, ""
     if asked.gpus:
         below = f"/{options['gpu_property']}={asked.gpus}"
     elif asked.cores or asked.tasks_per_node:
-        below = f"/{options['core_property']}={cores}"
-    elif asked.nodes:
-        below = ""
-    else:
-        return ""
-    return f"/{options['host_property']}={asked.nodes or 1}{below}"
+        below = f"/{options['core_property']}={(asked.cores or 1) * (asked.tasks_per_node or 1)}"
+    return f"/{options['host_property']}={asked.nodes or 1}{below}" if below or asked.nodes else ""
 
 
 def alternatives(request: Request, options: Mapping[str, Any]) -> list[str]:
-    """The values of ``-l``: the task's wishes, else the launcher's, of which OAR takes any; at least one."""
-    tree = hierarchy(request, options)
-    given = [str(one) for one in _listed(options.get("resource"))]
+    """The values of ``--resource``: what the task asks, or the launcher's, of which OAR takes any. Never none."""
+    tree, seconds = hierarchy(request, options), request.resources.duration
+    given = [str(one) for one in _listed(options.get("resource"))] or [""]
     texts = []
-    for one in given if given and not tree else given[:1] or [""]:
+    for one in given[:1] if tree else given:
         found = re.fullmatch(r"(.*?)[\s,]*(?:walltime\s*=\s*([\d:]+)\s*)?", one)
         rest, time = found.groups() if found else (one, None)
-        time = walltime(request.resources.duration) if request.resources.duration else time or options["walltime"]
-        texts.append((tree or rest or "/resource_id=1") + (f",walltime={time}" if time else ""))
+        time = time or options["walltime"]
+        if seconds:
+            time = f"{seconds // 3600}:{seconds // 60 % 60}:{seconds % 60}"  # a lone number would be hours
+        texts.append((tree or rest or _LEAST) + (f",walltime={time}" if time else ""))
     return texts
 
 
 def properties(request: Request, options: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The value of ``-p``, empty for none, and what of the wishes could not be put into it."""
-    asked = request.resources
-    unit = parse_memory(f"1{options['memory_unit']}")
-    model = (asked.gpu_model or request.gpu_type) if asked.gpus else None
-    terms, left = [str(options["property"])] if options.get("property") else [], []
-    for wish, key, sign, value in (
-        ("GPU model", "gpu_model_property", "=", model and "'" + model.replace("'", "''") + "'"),
-        ("GPU memory", "gpu_memory_property", ">=", asked.gpu_memory and -(-asked.gpu_memory // unit)),
-        ("memory", "memory_property", ">=", asked.memory and -(-asked.memory // unit)),
-    ):
-        if value and options[key]:
-            terms.append(f"{options[key]} {sign} {value}")
+    """The value of ``--property``, empty for none, and remarks on wishes that are not passed on."""
+    asked, unit = request.resources, parse_memory(f"1{options['memory_unit']}")
+    model = (asked.gpu_model or request.gpu_type or "") if asked.gpus else ""
+    wishes = (
+        ("gpu_model", "=", model and "'" + model.replace("'", "''") + "'"),
+        ("gpu_memory", ">=", asked.gpu_memory and -(-asked.gpu_memory // unit)),
+        ("memory", ">=", asked.memory and -(-asked.memory // unit)),
+    )
+    terms, remarks = [str(one) for one in _listed(options.get("property"))], []
+    for name, sign, value in wishes:
+        column = options[f"{name}_property"]
+        if value and column:
+            terms.append(f"{column} {sign} {value}")
         elif value:
-            left.append(f"# {wish} is not asked for: the launcher's [defaults] have no {key}")
+            remarks.append(f"# {name} is not asked for, as the launcher's [defaults] have no {name}_property")
     if asked.gpus and asked.cores:
-        left.append("# the cores are those that go with the GPUs")
-    return (terms[0] if len(terms) == 1 else " AND ".join(f"({term})" for term in terms)), left
+        remarks.append("# the number of cores is not asked for: they go with the GPUs")
+    return (terms[0] if len(terms) == 1 else " AND ".join(f"({term})" for term in terms)), remarks
 
 
 def parse_directives(script: str) -> list[tuple[str, str]]:
     """The options in the ``#OAR`` lines at the head of a script, and their values; "" for a flag."""
     found = []
-    for line in script.splitlines()[1:]:
+    for line in script.split("\n")[1:]:
         if not line.startswith("#"):
             break
-        if line.startswith("#OAR "):
-            option, _, value = line[5:].strip().partition(" ")
+        if line.startswith("#OAR --"):
+            option, _, value = line[7:].strip().partition(" ")
             found.append((option, value.strip()))
     return found
 
@@ -218,59 +186,54 @@ def coded(path: str) -> str:
 def arguments(submission: Submission, script: str) -> list[str]:
     """The argument vector for oarsub.
 
-    ``-S`` is not used: it hands the command's first word to a shell, unquoted, and cannot read a script behind an
-    ``exec``. Without ``exec`` a login shell between OAR and the script would get the signals, and die of them.
+    Its ``-S`` is not used: it hands the command's first word to a shell, unquoted, and finds no script behind
+    an ``exec``. Without ``exec``, the login shell between OAR and the script would get the signals and die.
 
     :param script: the text of the submission's script
     """
     folder, command = submission.directory, f"exec {shlex.quote(submission.script)}"
     is_plain = bool(_PLAIN.fullmatch(folder) and _PLAIN.fullmatch(submission.script))
-    if not is_plain:  # OAR would break on such a directory, or run what is in its name
+    if not is_plain:  # OAR would stumble over such a directory, or run what is in its name
         folder, command = "/", f"cd {coded(submission.directory + '/.')} && exec {coded(submission.script)}"
     given = parse_directives(script)
-    resources = [value for option, value in given if option == "-l"]
-    argv = ["oarsub", "-n", submission.name, "-d", folder]
+    argv = ["oarsub", f"--name={submission.name}", f"--directory={folder}"]
     for option, value in given:
-        if option in ("-O", "-E") and not is_plain:
-            value = "/dev/null"  # in / there is no place for it; the script has its own logs
-        if option != "-n":
-            argv += [option, value] if value else [option]
+        if option in ("stdout", "stderr") and not is_plain:
+            argv.append(f"--{option}=/dev/null")  # there is no place for it in /; the script has its own logs
+        elif option not in ("name", "resource"):
+            argv.append(f"--{option}={value}" if value else f"--{option}")
+    resources = [value for option, value in given if option == "resource"] or [_LEAST]
     if submission.indexes:
         command += f" {ranges(submission.indexes)}"
     if len(submission.indexes) > 1:
-        argv += ["--array", str(len(submission.indexes))]
-        if len(submission.dependencies) == 1:
-            # OAR loses the dependency of an array that has only one, unless the array has alternatives: the same again
-            for value in resources:
-                argv += ["-l", value]
-    for native in submission.dependencies:
-        argv += ["-a", native]
-    return [*argv, command]
+        argv.append(f"--array={len(submission.indexes)}")
+        if len(submission.dependencies) == 1 and len(resources) == 1:
+            resources *= 2  # OAR forgets the only dependency of an array, unless there are alternatives
+    argv += [f"--resource={value}" for value in resources]
+    return [*argv, *(f"--anterior={native}" for native in submission.dependencies), command]
 
 
 def parse_submitted(out: str) -> list[str]:
-    """The job ids in what oarsub printed, past any noise, in order. A refused job's is negative, and not one of them."""
+    """The job ids in what oarsub printed, past any noise, in order; not those of refused jobs: negative."""
     return re.findall(r"^OAR_JOB_ID=(\d+)\s*$", out, re.MULTILINE)
 
 
 def is_refusal(answer: Answer) -> bool:
-    """Whether oarsub, which gave no job id, said that it would not take the job, and why."""
-    if answer.code == 1:
-        return "option" in answer.err
-    if answer.code == 8:  # without a negative id it is the database that failed
-        return re.search(r"^OAR_JOB_ID=-\d+\s*$", answer.out, re.MULTILINE) is not None
-    return answer.code in (5, 6, 7, 12, 16) or answer.code >= 240
+    """Whether an oarsub that gave no job id says that it does not take the job."""
+    if answer.code == 8:  # without a negative id, it is the database that failed
+        return "OAR_JOB_ID=-" in answer.out
+    return answer.code in (5, 6, 7, 12, 16) or answer.code >= 240 or (answer.code == 1 and "option" in answer.err)
 
 
 def complaint(answer: Answer) -> str:
-    """Why oarsub refused, without what it always says."""
+    """What a command complains of, without what oarsub always says."""
     noise = ("[ERROR] Oarsub failed", "Simple array job")
-    lines = [line.strip() for line in answer.err.splitlines() if not line.startswith(noise)]
+    lines = [line for line in answer.err.splitlines() if not line.startswith(noise)]
     return " ".join(" ".join(lines).split())[:500] or answer.words or f"exit status {answer.code}"
 
 
-def parse_jobs(out: str) -> dict[str, Job]:
-    """The jobs in what ``oarstat -J`` printed, by id. It prints nothing at all when it knows none.
+def parse_jobs(out: str) -> dict[str, Shown]:
+    """The jobs in what ``oarstat -J`` printed, by id. It prints nothing at all when it finds none.
 
     :raises NoInformation: this is no answer
     """
@@ -284,58 +247,55 @@ def parse_jobs(out: str) -> dict[str, Job]:
     return {str(native): job for native, job in jobs.items() if isinstance(job, dict)}
 
 
-def events_of(job: Job) -> dict[str, Job]:
-    """What happened to a job, the last event of each type, in order of time."""
+def events_of(job: Shown) -> dict[str, Shown]:
+    """What happened to a job: the last event of each type, in order of time."""
     events = [event for event in job.get("events") or () if isinstance(event, dict)]
-    return {str(one.get("type")): one for one in sorted(events, key=lambda one: int(one.get("event_id") or 0))}
+    events.sort(key=lambda event: int(event.get("event_id") or 0))
+    return {str(event.get("type")): event for event in events}
 
 
-def successor(job: Job) -> str | None:
+def successor(job: Shown) -> str | None:
     """The id under which OAR itself submitted a job again, after trouble with a node or a preemption."""
     event = events_of(job).get("RESUBMIT_JOB_AUTOMATICALLY", {})
     found = re.search(r"(?:=>|new id =)\s*(\d+)", str(event.get("description")))
     return found.group(1) if found and int(found.group(1)) > int(job.get("Job_Id") or 0) else None
 
 
-def has_ended(job: Job) -> bool:
-    """Whether a job is in one of the two states that it never leaves."""
-    return job.get("state") in ("Terminated", "Error")
-
-
-def job_status(job: Job) -> Status | None:
-    """What oarstat's full description of a job means, or None if it says nothing."""
-    state = str(job.get("state") or "")
-    host = ",".join(job.get("assigned_network_address") or ())
+def job_status(job: Shown) -> Status | None:
+    """What oarstat's full description of a job means, or None if nothing can be told from it."""
+    state, host = str(job.get("state") or ""), ",".join(job.get("assigned_network_address") or ())
     events = events_of(job)
-    if not has_ended(job):
-        ours = _LIVE.get(state, "running")
-        detail = str(job.get("message") or "") if ours != "running" else state if state != "Running" else ""
-        return Status(ours, detail=detail, host=host) if state else None
-    if any(events[trouble].get("to_check") == "YES" for trouble in _NODE_TROUBLES if trouble in events):
-        return Status("running", detail="OAR has yet to decide whether it submits the job again", host=host)
+    if state in _BEFORE:
+        return Status(_BEFORE[state], detail=str(job.get("message") or ""), host=host)
+    if state not in _FINAL:
+        return Status("running", detail="" if state == "Running" else state, host=host) if state else None
+    troubles = [name for name in events if _NODE_TROUBLE.fullmatch(name)]
+    if any(events[trouble].get("to_check") == "YES" for trouble in troubles):
+        return Status("running", detail="OAR has yet to decide whether to submit it again", host=host)
     if state == "Terminated":
         return terminated_status(job.get("exit_code"), events, host)
     if not events:  # each has some: one of oarstat's queries failed, of which it says nothing
         return None
-    cause = next((name for name in _ENDS if name in events), list(events)[-1])
+    cause = next((name for name in _ENDS if name in events), [*events, *troubles][-1])
+    reason = _ENDS.get(cause) or ("node_fail" if troubles else "lost")
     words = re.sub(r"^\[[^\]]*\]\s*", "", str(events[cause].get("description") or cause)).strip()
-    return Status("ended", reason=_ENDS.get(cause, "lost"), detail=words, host=host)
+    return Status("ended", reason=reason, detail=words, host=host)
 
 
-def terminated_status(raw: object, events: Mapping[str, Job], host: str) -> Status:
+def terminated_status(raw: object, events: Mapping[str, Shown], host: str) -> Status:
     """How a job ended that came to its own end, well or not.
 
     :param raw: the wait status of its shell
     """
     if not isinstance(raw, int):
-        return Status("ended", reason="lost", detail="OAR does not know how it ended", host=host)
+        return Status("ended", "lost", "OAR does not know how it ended", host=host)
     code, signal = raw >> 8, raw & 127
-    if not signal:
-        reason = "" if code == 0 else "launch" if code in (126, 127) else "exit"
-        return Status("ended", reason=reason, detail=f"exit status {code}", exit_code=code, host=host)
-    asker = str(events.get("CHECKPOINT", {}).get("description") or "")
-    reason = "timeout" if "(sarko)" in asker else "preempted" if "(metasched)" in asker else "exit"
-    return Status("ended", reason=reason, detail=f"killed by signal {signal}", exit_code=128 + signal, host=host)
+    if signal:
+        asker = str(events.get("CHECKPOINT", {}).get("description"))  # who had a signal sent
+        reason = "timeout" if "(sarko)" in asker else "preempted" if "(metasched)" in asker else "exit"
+        return Status("ended", reason, f"killed by signal {signal}", 128 + signal, host)
+    reason = "" if code == 0 else "launch" if code in (126, 127) else "exit"
+    return Status("ended", reason, f"exit status {code}", code, host)
 
 
 class Oar(Scheduler):
@@ -352,28 +312,28 @@ class Oar(Scheduler):
     @classmethod
     def directives(cls, request: Request) -> list[str]:
         options = options_of(request)
-        where, left = properties(request, options)
-        lines = [directive("-n", _UNSAFE.sub("-", request.name)[:60] or "job")]
-        options.update(resource=alternatives(request, options), property=where)
-        for name, option in _OPTIONS.items():
-            values = [one for one in _listed(options.get(name)) if one is not False and one != ""]
+        where, remarks = properties(request, options)
+        options.update(resource=alternatives(request, options), property=where or False)
+        lines = [directive("name", re.sub(r"[^A-Za-z0-9._-]", "-", request.name)[:60] or "job")]
+        for name in _OPTIONS:
+            values = [value for value in _listed(options.get(name)) if value is not False]
             if len(values) > 1 and name not in ("resource", "type"):
-                raise SubmissionError(f"OAR takes only one value for {name!r}", where="oar")
-            lines += [directive(option, value) for value in values]
+                raise SubmissionError(f"option {name!r} can have only one value", where="oar")
+            lines += [directive(name, value) for value in values]
         log = request.log if _LOG.fullmatch(request.log) and not request.array else "oar.%jobid%.log"
-        return [*lines, directive("-O", log), directive("-E", log), *left]
+        return [*lines, directive("stdout", log), directive("stderr", log), *remarks]
 
     def submit(self, submission: Submission) -> list[str]:
+        script = Path(submission.script)
         try:
-            script = Path(submission.script)
             text = script.read_text(encoding="utf-8", errors="surrogateescape")
             if not os.access(script, os.X_OK):
                 script.chmod(script.stat().st_mode | 0o100)
         except OSError as error:
-            raise SubmissionError(f"the script cannot be read: {error}", where=submission.script) from error
+            raise SubmissionError(f"the script cannot be used: {error}", where=str(script)) from error
         answer = self.commands.run(arguments(submission, text))
         natives = parse_submitted(answer.out)
-        # 9: the server could not be told. It says that the job is killed, but the job is there and will run
+        # 9: OAR's server could not be told. "Job is killed", it says, but it is queued and will run
         if answer.code in (0, 9) and len(natives) == (len(submission.indexes) or 1):
             return natives
         if not natives and is_refusal(answer):
@@ -386,53 +346,53 @@ class Oar(Scheduler):
 
     def cancel(self, native_ids: Sequence[str]) -> None:
         latest = self._latest(native_ids)
-        # one that oarstat does not show is tried all the same: its silence may be a failure
-        wanted = [one for one in native_ids if one not in latest]
-        wanted += [str(job["Job_Id"]) for job in latest.values() if not has_ended(job)]
+        # what oarstat does not show is tried all the same: its silence may be a failure
+        wanted = [native for native in native_ids if native not in latest]
+        wanted += [str(job["Job_Id"]) for job in latest.values() if job.get("state") not in _FINAL]
         for some in _chunks(wanted):
             answer = self.commands.run(["oardel", *some])
-            # each line is a request noted in the database, or a job that has ended or is not ours
+            # of each it says that it noted the wish, or that it has ended, or is not ours: all are answers
             if any(f"Deleting the job = {native} ..." not in answer.out for native in some):
-                raise NoInformation(f"oardel: {answer.words or f'exit status {answer.code}'}")
+                raise NoInformation(f"oardel: {complaint(answer)}")
 
     def find(self, submission: Submission) -> list[str] | None:
         """By name, which holds the token, among all jobs that there ever were.
 
-        oarstat prints nothing, with exit status 0, when it finds nothing and when its query fails. So the newest job
-        of all is asked for too: without it the answer is none.
+        When oarstat's query fails, it does what it does when there is none: print nothing, and exit with 0. So
+        the newest of all jobs is asked for too, and without it there is no answer.
         """
         name = submission.name.replace("'", "''")
-        where = f"job_name = '{name}' OR job_id = (SELECT MAX(job_id) FROM jobs)"
-        jobs = self._oarstat(["--sql", where])
+        jobs = self._oarstat("--sql", f"job_name = '{name}' OR job_id = (SELECT MAX(job_id) FROM jobs)")
         if not jobs:
-            raise NoInformation("oarstat: an empty answer, where at least the newest job should be")
-        wanted = len(submission.indexes) or 1
+            raise NoInformation("oarstat: it shows nothing, and should show at least the newest job")
         elements: dict[int, str] = {}
         for native, job in sorted(jobs.items(), key=lambda item: int(item[0])):
-            # one that OAR submitted again has its name from the first, which leads to it
+            # those that OAR submitted again by itself are found through the first, as in a query
             if job.get("name") == submission.name and not int(job.get("resubmit_job_id") or 0):
                 elements.setdefault(int(job.get("array_index") or 1), native)
+        wanted = len(submission.indexes) or 1
         if elements and sorted(elements) != list(range(1, wanted + 1)):
-            raise NoInformation(f"oarstat: shows {len(elements)} of {wanted} jobs named {submission.name!r}")
+            raise NoInformation(f"oarstat: it shows {len(elements)} of {wanted} jobs {submission.name!r}")
         return [elements[index] for index in sorted(elements)] or None
 
-    def _latest(self, native_ids: Iterable[str]) -> dict[str, Job]:
-        """What OAR says of these jobs, or of those that it started in their place. Unknown ones are left out."""
-        found: dict[str, Job] = {}
+    def _latest(self, native_ids: Iterable[str]) -> dict[str, Shown]:
+        """What OAR says of these jobs, or of those that it runs in their place; without those it does not know."""
+        found: dict[str, Shown] = {}
         ids = {native: native for native in native_ids}
-        while ids:  # ends: a successor's id is higher
-            jobs: dict[str, Job] = {}
+        while ids:  # until no job has a successor; their ids rise
+            jobs: dict[str, Shown] = {}
             for some in _chunks(list(ids.values())):
-                jobs.update(self._oarstat(["-f", *(word for native in some for word in ("-j", native))]))
-            found.update({native: jobs[id_] for native, id_ in ids.items() if id_ in jobs})
-            later = {native: successor(found[native]) for native, id_ in ids.items() if id_ in jobs}
+                jobs.update(self._oarstat("-f", *(word for native in some for word in ("-j", native))))
+            known = {native: jobs[id_] for native, id_ in ids.items() if id_ in jobs}
+            later = {native: successor(job) for native, job in known.items()}
+            found.update({native: job for native, job in known.items() if not later[native]})
             ids = {native: id_ for native, id_ in later.items() if id_}
         return found
 
-    def _oarstat(self, argv: Sequence[str]) -> dict[str, Job]:
+    def _oarstat(self, *argv: str) -> dict[str, Shown]:
         answer = self.commands.run(["oarstat", "-J", *argv])
         if answer.code:
-            raise NoInformation(f"oarstat: {answer.words or f'exit status {answer.code}'}")
+            raise NoInformation(f"oarstat: {complaint(answer)}")
         return parse_jobs(answer.out)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ..errors import SubmissionError
 from ..resources import format_duration
@@ -289,7 +289,7 @@ class Slurm(Scheduler):
         if answer.code:
             raise NoInformation(f"squeue: {answer.words}")
         for line in answer.out.splitlines():
-            native, comment, name = (line.strip().split("|") + ["", ""])[:3]
+            native, comment, name = ([*line.strip().split("|"), "", ""])[:3]
             if comment == f"xpm-hpc:{submission.token}" or name == submission.name:
                 return self._elements(native, submission)
         day = time.strftime("%Y-%m-%d", time.localtime(time.time() - 86400 * 30))

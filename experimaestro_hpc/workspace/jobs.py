@@ -23,7 +23,9 @@ def load_jobs(root: Path) -> list[View]:
         record = layout.record(job)
         if record:
             of = [one for one in named if job in one.jobs]
-            found.append(view(layout, job, record, layout.marker(job), [one.name for one in of], _tags(of, job, record)))
+            found.append(
+                view(layout, job, record, layout.marker(job), [one.name for one in of], _tags(of, job, record))
+            )
     return sorted(found, key=lambda one: (one["submitted"] or 0, one["id"]))
 
 
@@ -78,7 +80,18 @@ def _progress(known: Mapping[str, Any]) -> float | None:
 
 def update(one: View, state: Mapping[str, Any]) -> None:
     """Put what an agent says of a job into its view."""
-    for name in ("state", "reason", "message", "detail", "native_id", "host", "started", "ended", "exit_code", "used"):
+    for name in (
+        "state",
+        "reason",
+        "message",
+        "detail",
+        "native_id",
+        "host",
+        "started",
+        "ended",
+        "exit_code",
+        "used",
+    ):
         if name in state:
             one[name] = state[name]
     one["submitted"] = state.get("submitted") or one["submitted"]

@@ -53,6 +53,4 @@ def find_workspace(given: str | None, environ: Mapping[str, str] = os.environ) -
     for line in _lines(_file(environ)):
         if Path(line).is_dir():
             return Path(line)
-    raise WorkspaceError(
-        "no workspace is known", hint="run an experiment first, or name a workspace: --workdir DIR"
-    )
+    raise WorkspaceError("no workspace is known", hint="run an experiment first, or name a workspace: --workdir DIR")

@@ -218,10 +218,9 @@ class Rig:
         """
         with locked(self.root), tempfile.TemporaryDirectory(dir=self.root) as directory:
             source = Path(source).absolute()
-            if source.is_dir():
-                wheel = build_wheel(source, Path(directory))
-            else:
-                wheel = Path(shutil.copy(source, directory))  # it may be in the machine's /home
+            # A wheel is copied: it may be in the machine's /home, which the installer does not see.
+            built = build_wheel(source, Path(directory)) if source.is_dir() else shutil.copy(source, directory)
+            wheel = Path(built)
             self._prepare_machine()
             stamp = self.home("laptop") / "venv" / "installed-wheel"
             content = wheel_content(wheel)
@@ -247,7 +246,7 @@ class Rig:
         """End a daemon with a signal, and wait until it is gone.
 
         A slurmctld that is killed forgets its last seconds: when it is back it uses job ids again, and may
-        hold an allocation that has ended for RUNNING, for a minute or so.
+        hold an allocation that has ended for RUNNING, for two minutes.
         """
         if pid := self.pid(name):
             os.kill(pid, number)

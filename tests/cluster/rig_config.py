@@ -67,6 +67,8 @@ ClusterName=rig
 SlurmctldHost=login({ADDRESSES["login"]})
 SlurmUser=slurm
 AuthType=auth/munge
+# A requeued job waits until its credential has expired, which by default takes two minutes.
+AuthInfo=cred_expire=20
 StateSaveLocation={root}/state
 SlurmctldPidFile={root}/state/slurmctld.pid
 SlurmdPidFile={root}/state/slurmd-%n.pid

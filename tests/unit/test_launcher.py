@@ -172,8 +172,7 @@ PART = LOCAL + '[[partitions]]\nname = "gpu"\n'
         (
             LOCAL + "[connector]\nworkdir = 'w'",
             3,
-            "unknown key 'workdir' in [connector]; it belongs at the top of the file, "
-            "before the first [table]",
+            "unknown key 'workdir' in [connector]; it belongs at the top of the file, before the first [table]",
         ),
         (
             LOCAL + "[environment]\npyton = ''",
@@ -223,8 +222,7 @@ PART = LOCAL + '[[partitions]]\nname = "gpu"\n'
         (
             "scheduler = 1",
             1,
-            "'scheduler' in the launcher must be text, not the number 1\n"
-            '  write it in quotes: scheduler = "1"',
+            "'scheduler' in the launcher must be text, not the number 1\n  write it in quotes: scheduler = \"1\"",
         ),
         (LOCAL + "workdir = true", 2, "'workdir' in the launcher must be text, not true"),
         (LOCAL + "workdir = 1979-05-27", 2, "'workdir' in the launcher must be text, not a date or a time"),
@@ -234,8 +232,7 @@ PART = LOCAL + '[[partitions]]\nname = "gpu"\n'
         (
             LOCAL + "slots = '4'",
             2,
-            "'slots' in the launcher must be a whole number, not the text '4'\n"
-            "  write it without quotes: slots = 4",
+            "'slots' in the launcher must be a whole number, not the text '4'\n  write it without quotes: slots = 4",
         ),
         (
             LOCAL + "slots = 0x" + "f" * 5000,
@@ -331,8 +328,7 @@ PART = LOCAL + '[[partitions]]\nname = "gpu"\n'
         (
             SSH.replace('workdir = "w"', "") + "host = 'h'",
             4,
-            "key 'workdir' is missing in the launcher: with an ssh connector it says where "
-            "on the cluster to work",
+            "key 'workdir' is missing in the launcher: with an ssh connector it says where on the cluster to work",
         ),
         (
             LOCAL + "[connector]\nhost = 'h'",
@@ -342,8 +338,7 @@ PART = LOCAL + '[[partitions]]\nname = "gpu"\n'
         (
             SSH + "host = '-oProxyCommand=x'",
             5,
-            "'host' in [connector] must be a host name that ssh knows, or user@host, "
-            "not the text '-oProxyCommand=x'",
+            "'host' in [connector] must be a host name that ssh knows, or user@host, not the text '-oProxyCommand=x'",
         ),
         (
             SSH + "host = 'a b'",
@@ -461,9 +456,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 def test_a_scheduler_of_another_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = metadata.EntryPoints(
-        [metadata.EntryPoint(name="pbs", value="x:Pbs", group="experimaestro_hpc.schedulers")]
-    )
+    found = metadata.EntryPoints([metadata.EntryPoint(name="pbs", value="x:Pbs", group="experimaestro_hpc.schedulers")])
     monkeypatch.setattr(metadata, "entry_points", lambda **which: found.select(**which))
     assert parse("scheduler = 'pbs'").scheduler == "pbs"
     with pytest.raises(LauncherError, match=r"unknown scheduler 'pbss' .* did you mean 'pbs'\?"):
@@ -477,9 +470,7 @@ def test_built_in_schedulers_are_not_looked_up(monkeypatch: pytest.MonkeyPatch) 
 
 def test_import_is_light() -> None:
     """Nothing third-party, and of the standard library not what is slow and needed by few."""
-    program = (
-        "import sys, experimaestro_hpc.driver.launcher, experimaestro_hpc.driver.fit; print(*sys.modules)"
-    )
+    program = "import sys, experimaestro_hpc.driver.launcher, experimaestro_hpc.driver.fit; print(*sys.modules)"
     # -S: nor what the site-packages of this environment load on their own
     command = [sys.executable, "-S", "-c", program]
     repository = Path(__file__).parents[2]
@@ -577,11 +568,7 @@ def documents(draw: st.DrawFn) -> str:
 
     text = pairs() + "[[l]]\n"
     for _ in range(draw(st.integers(0, 6))):
-        text += (
-            one_of("[t{n}]", "[ 't{n}' . u ]", "[[l]]", "[[l.m]]", "[l.t{n}]", '[[l."t{n}"]]')
-            + "\n"
-            + pairs()
-        )
+        text += one_of("[t{n}]", "[ 't{n}' . u ]", "[[l]]", "[[l.m]]", "[l.t{n}]", '[[l."t{n}"]]') + "\n" + pairs()
     return text
 
 
@@ -686,9 +673,7 @@ def test_not_found(
     monkeypatch.chdir(tmp_path)
     shipped, user = directories
     with pytest.raises(LauncherError) as caught:
-        find_launcher(
-            selector and selector.format(tmp=tmp_path), environ=environ, shipped=shipped, user_dir=user
-        )
+        find_launcher(selector and selector.format(tmp=tmp_path), environ=environ, shipped=shipped, user_dir=user)
     assert str(caught.value) == message.format(tmp=tmp_path)
 
 

@@ -298,7 +298,7 @@ def test_choices(text, choices):
             "",
             """
             resources: expected one of gpu, cuda, cpu, any, cores, mem, duration, nodes, tasks_per_node, found nothing
-            """,  # noqa: E501
+            """,
         ),
         (
             "gpu & duration=2 dayz",
@@ -466,12 +466,8 @@ def test_parse_gives_resources_back():
 
 
 def test_keywords():
-    by_text = Resources(
-        gpus=2, gpu_memory="24G", gpu_model="a100", cores=8, memory="64G", duration="1h30m", nodes=1
-    )
-    by_number = Resources(
-        gpus=2, gpu_memory=24 * G, gpu_model="a100", cores=8, memory=64 * G, duration=5400, nodes=1
-    )
+    by_text = Resources(gpus=2, gpu_memory="24G", gpu_model="a100", cores=8, memory="64G", duration="1h30m", nodes=1)
+    by_number = Resources(gpus=2, gpu_memory=24 * G, gpu_model="a100", cores=8, memory=64 * G, duration=5400, nodes=1)
     assert by_text == by_number
     assert hash(by_text) == hash(by_number)
     assert by_text.memory == 64 * G
@@ -578,9 +574,7 @@ def test_never_changes():
         Resources().gpus = 2
 
 
-@pytest.mark.parametrize(
-    "text", ["any", "gpu", "gpu(mem=24G) * 2 & cpu(cores=8) & duration=1h30m | any | nodes=2"]
-)
+@pytest.mark.parametrize("text", ["any", "gpu", "gpu(mem=24G) * 2 & cpu(cores=8) & duration=1h30m | any | nodes=2"])
 def test_json(text):
     resources = Resources.parse(text)
     assert Resources.from_json(json.loads(json.dumps(resources.to_json()))) == resources
@@ -621,9 +615,7 @@ def test_error_is_of_the_family():
 relaxed = settings(deadline=None)  # a busy machine is not a failure
 counts = st.none() | st.integers(1, 1_000_000)
 sizes = st.none() | st.integers(1, 1 << 60)
-models = st.none() | st.from_regex(
-    r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}( [A-Za-z0-9._+-]{1,20})?", fullmatch=True
-)
+models = st.none() | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,20}( [A-Za-z0-9._+-]{1,20})?", fullmatch=True)
 singles = st.builds(
     Resources,
     gpus=counts,
@@ -707,9 +699,7 @@ def test_any_text_is_read_or_refused(text):
 def test_import_is_light():
     """Nothing but the standard library, and no difflib before there is an error."""
     code = "import sys, experimaestro_hpc.resources; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert "difflib" not in loaded
     ours = {name for name in loaded if name.startswith("experimaestro_hpc")}
     assert ours == {"experimaestro_hpc", "experimaestro_hpc.errors", "experimaestro_hpc.resources"}
