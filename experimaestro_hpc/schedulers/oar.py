@@ -43,11 +43,10 @@ Shown = Mapping[str, Any]
 
 #: ids on one command line; oarstat makes some ten queries for each
 _CHUNK = 500
-#: what OAR takes for the path of a log, but the % of its patterns
+#: what OAR takes for the path of a log, without the % of its patterns
 _LOG = re.compile(r"[A-Za-z0-9_./-]+")
 #: paths that survive the Perl, the shells and the database that OAR takes them through
 _PLAIN = re.compile(r"/[A-Za-z0-9_./ @%+=:,~-]*")
-_CODED = re.compile(rb"[^A-Za-z0-9_./-]")
 #: what a job gets that asks for nothing; OAR's own default, unless the site has another
 _LEAST = "/resource_id=1"
 
@@ -179,7 +178,7 @@ def parse_directives(script: str) -> list[tuple[str, str]]:
 
 def coded(path: str) -> str:
     """A word of shell that stands for ``path`` and is itself of plain ASCII characters."""
-    text = _CODED.sub(lambda found: b"\\0%03o" % found.group()[0], os.fsencode(path)).decode("ascii")
+    text = "".join(chr(byte) if _LOG.fullmatch(chr(byte)) else f"\\0{byte:03o}" for byte in os.fsencode(path))
     return f"\"$(printf %b '{text}')\""
 
 
@@ -195,8 +194,7 @@ def arguments(submission: Submission, script: str) -> list[str]:
     is_plain = bool(_PLAIN.fullmatch(folder) and _PLAIN.fullmatch(submission.script))
     if not is_plain:  # OAR would stumble over such a directory, or run what is in its name
         folder, command = "/", f"cd {coded(submission.directory + '/.')} && exec {coded(submission.script)}"
-    given = parse_directives(script)
-    argv = ["oarsub", f"--name={submission.name}", f"--directory={folder}"]
+    argv, given = ["oarsub", f"--name={submission.name}", f"--directory={folder}"], parse_directives(script)
     for option, value in given:
         if option in ("stdout", "stderr") and not is_plain:
             argv.append(f"--{option}=/dev/null")  # there is no place for it in /; the script has its own logs
@@ -220,9 +218,9 @@ def parse_submitted(out: str) -> list[str]:
 
 def is_refusal(answer: Answer) -> bool:
     """Whether an oarsub that gave no job id says that it does not take the job."""
-    if answer.code == 8:  # without a negative id, it is the database that failed
-        return "OAR_JOB_ID=-" in answer.out
-    return answer.code in (5, 6, 7, 12, 16) or answer.code >= 240 or (answer.code == 1 and "option" in answer.err)
+    if answer.code in (1, 8):  # 8 without a negative id: it is the database that failed
+        return "option" in answer.err if answer.code == 1 else "OAR_JOB_ID=-" in answer.out
+    return answer.code in (5, 6, 7, 12, 16) or answer.code >= 240
 
 
 def complaint(answer: Answer) -> str:
@@ -237,11 +235,10 @@ def parse_jobs(out: str) -> dict[str, Shown]:
 
     :raises NoInformation: this is no answer
     """
-    start = out.find("{")
-    if start < 0 and out.strip() in ("", "null"):
+    if out.strip() in ("", "null"):
         return {}
     try:
-        jobs, _ = json.JSONDecoder(strict=False).raw_decode(out, max(start, 0))
+        jobs, _ = json.JSONDecoder(strict=False).raw_decode(out, out.index("{"))
     except ValueError as error:
         raise NoInformation(f"oarstat: its answer is not understood: {error}") from error
     return {str(native): job for native, job in jobs.items() if isinstance(job, dict)}
@@ -283,10 +280,7 @@ def job_status(job: Shown) -> Status | None:
 
 
 def terminated_status(raw: object, events: Mapping[str, Shown], host: str) -> Status:
-    """How a job ended that came to its own end, well or not.
-
-    :param raw: the wait status of its shell
-    """
+    """How a job ended that came to its own end, well or not, from the wait status of its shell."""
     if not isinstance(raw, int):
         return Status("ended", "lost", "OAR does not know how it ended", host=host)
     code, signal = raw >> 8, raw & 127

@@ -1,0 +1,54 @@
+# make demo   everything for a first look: environment, install, helloworld on this machine, xpm-hpc jobs
+# make test   system packages (as root on Debian), environment, linters, types, all tests
+# make check  linters, types and the tests that need no cluster
+# make bench  figures: start-up, local tasks, round trips
+# make up, make down   the test cluster of tests/cluster: Slurm, sshd, a jump host and a laptop on this machine
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	command -v $$p >/dev/null && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' && { echo $$p; break; }; done)
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test check lint unit cluster system bench up down clean
+
+demo: $(INSTALLED)
+	$(BIN)/python docs/examples/helloworld.py demo-workdir --port 0 --sleeptime 0.2
+	$(BIN)/xpm-hpc jobs --workdir demo-workdir
+
+test: system lint $(INSTALLED)
+	$(BIN)/python -m pytest
+
+check: lint unit
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+unit: $(INSTALLED)
+	$(BIN)/python -m pytest tests/unit
+
+cluster: system $(INSTALLED)
+	$(BIN)/python -m pytest tests/cluster
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/local_tasks.py
+	$(BIN)/python benchmarks/submission.py
+
+# Elsewhere than as root on Debian the tests of the cluster are skipped, with the reason.
+system:
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then python3 tests/cluster/rig.py install; \
+	else echo "no root on Debian: the tests that need a cluster will be skipped"; fi
+
+$(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed; name one: make PYTHON=/path/to/python3.12"; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+up down: $(INSTALLED)
+	$(BIN)/python tests/cluster/rig.py $@
+
+clean:
+	rm -rf .venv demo-workdir build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
