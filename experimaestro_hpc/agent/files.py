@@ -13,6 +13,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -39,62 +40,93 @@ def safe_name(name: str) -> PurePosixPath:
 
 
 def unpack(stream: IO[bytes], target: Path) -> list[str]:
-    """Unpack a tar stream below ``target``; the names of the files, in their order.
+    """Unpack a tar stream, compressed or not, below ``target``; the names of the files, in their order.
 
     :raises WorkspaceError: an unsafe name, or a stream that is broken
     :raises OSError: disk full, no permission
     """
     names = []
+    unpacker = _Unpacker(target)
     try:
-        with tarfile.open(fileobj=stream, mode="r|gz") as tar:
+        with tarfile.open(fileobj=stream, mode="r|*") as tar:
             for member in tar:
-                relative = safe_name(member.name)
-                _unpack_member(tar, member, target / relative, target, relative)
-                names.append(str(relative))
-    except (tarfile.TarError, EOFError) as error:
+                unpacker.take(tar, member)
+                names.append(member.name)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
         raise WorkspaceError(f"the files did not arrive whole: {error}", where=str(target)) from error
     return names
 
 
-def _unpack_member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, root: Path, relative: PurePosixPath
-) -> None:
-    if member.isdir():
-        path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.parent.resolve().is_relative_to(root.resolve()):
-        raise WorkspaceError(f"a file behind a link that leaves the folder was refused: {member.name!r}")
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
-    try:
-        if member.issym():
-            inside = os.path.normpath(os.path.join(relative.parent, member.linkname))
-            if member.linkname.startswith("/") or inside.split("/")[0] == "..":
-                raise WorkspaceError(f"a link that leaves the folder was refused: {member.name!r}")
-            temporary.symlink_to(member.linkname)
-        elif member.isreg():
-            content = tar.extractfile(member)
-            if content is None:
-                raise WorkspaceError(f"no content for {member.name!r}")
-            with temporary.open("wb") as file:
-                shutil.copyfileobj(content, file)
-            temporary.chmod(member.mode & 0o777)
+class _Unpacker:
+    """Puts the members of a tar stream into a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.real_root = root.resolve()
+        #: folders that were found to be inside; a new link may change that
+        self.inside: set[Path] = set()
+
+    def take(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        path = self.root / safe_name(member.name)
+        if member.isdir():
+            self._make(path, member)
+            return
+        self._make(path.parent, member)
+        temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+        try:
+            if member.issym():
+                self._check_link(member)
+                self.inside.clear()
+                temporary.symlink_to(member.linkname)
+            elif member.isreg():
+                self._write(tar, member, temporary)
+            else:
+                raise WorkspaceError(f"neither file, folder nor link: {member.name!r}")
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _make(self, folder: Path, member: tarfile.TarInfo) -> None:
+        if folder in self.inside:
+            return
+        existing = folder
+        while not existing.exists():
+            existing = existing.parent
+        if not existing.resolve().is_relative_to(self.real_root):
+            raise WorkspaceError(f"a file behind a link that leaves the folder was refused: {member.name!r}")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.inside.add(folder)
+
+    @staticmethod
+    def _check_link(member: tarfile.TarInfo) -> None:
+        pointed = os.path.normpath(os.path.join(os.path.dirname(member.name), member.linkname))
+        if member.linkname.startswith("/") or pointed.split("/")[0] == "..":
+            raise WorkspaceError(f"a link that leaves the folder was refused: {member.name!r}")
+
+    @staticmethod
+    def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, temporary: Path) -> None:
+        content = tar.extractfile(member)
+        if content is None:
+            raise WorkspaceError(f"no content for {member.name!r}")
+        with temporary.open("wb") as file:
+            shutil.copyfileobj(content, file)
+            os.fchmod(file.fileno(), member.mode & 0o777)
+        if member.mtime:
             os.utime(temporary, ns=(int(member.mtime * 1e9), int(member.mtime * 1e9)))
-        else:
-            raise WorkspaceError(f"neither file, folder nor link: {member.name!r}")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class Packer:
-    """Collects files into a tar stream of known size."""
+    """Collects files into a tar stream of known size.
 
-    def __init__(self) -> None:
+    :param compress: whether the stream goes over a network
+    """
+
+    def __init__(self, compress: bool) -> None:
         # closed by who reads it
         self.file = tempfile.SpooledTemporaryFile(max_size=_SPOOL)  # noqa: SIM115
-        self.gzip = gzip.GzipFile(fileobj=self.file, mode="wb", compresslevel=1, mtime=0)
-        self.tar = tarfile.TarFile(fileobj=self.gzip, mode="w")
+        self.gzip = gzip.GzipFile(fileobj=self.file, mode="wb", compresslevel=1, mtime=0) if compress else None
+        self.tar = tarfile.TarFile(fileobj=self.gzip or self.file, mode="w")
 
     def add_bytes(self, name: str, data: bytes, mode: int = 0o644) -> None:
         """Add a file from memory."""
@@ -125,7 +157,8 @@ class Packer:
     def finish(self) -> tuple[IO[bytes], int]:
         """The stream, at its start, and its size in bytes."""
         self.tar.close()
-        self.gzip.close()
+        if self.gzip is not None:
+            self.gzip.close()
         size = self.file.tell()
         self.file.seek(0)
         return self.file, size

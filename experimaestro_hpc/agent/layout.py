@@ -46,6 +46,7 @@ class Layout:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self.root = Path(root)
         self.internal = self.root / ".xpm"
+        self._stems: dict[str, str] = {}
 
     def job(self, job: str) -> Path:
         """The directory of a job."""
@@ -53,8 +54,11 @@ class Layout:
 
     def stem(self, job: str) -> str:
         """The path of a job's logs and markers, without their ending."""
-        directory = self.job(job)
-        return str(directory / job_name(directory.parent.name))
+        known = self._stems.get(job)
+        if known is None:  # asked for again and again while jobs are watched
+            directory = self.job(job)
+            known = self._stems[job] = str(directory / job_name(directory.parent.name))
+        return known
 
     def marker(self, job: str) -> dict[str, Any] | None:
         """What the marker of an ended job says, or None while there is none."""
@@ -71,7 +75,7 @@ class Layout:
 
     def progress(self, job: str) -> dict[str, Any] | None:
         """The job's ``progress.json``: written when it starts, and while it runs."""
-        return read_json(str(self.job(job) / "progress.json"))
+        return read_json(f"{os.path.dirname(self.stem(job))}/progress.json")
 
     def batch(self, token: str) -> Path:
         """The folder of one submission."""

@@ -5,6 +5,7 @@ Started by :data:`BOOTSTRAP`, the only code of ours that runs before the package
 
 from __future__ import annotations
 
+import compileall
 import os
 import sys
 import traceback
@@ -40,12 +41,22 @@ try:
         os.chmod(t, 0o755)
         try: os.rename(t, d)
         except OSError: shutil.rmtree(t)
+        h["new"] = True
 except Exception as e:
     say({"error": "%s: %s" % (type(e).__name__, e)}); sys.exit(0)
 sys.path.insert(0, d)
-from experimaestro_hpc.agent.main import main
+from experimaestro_hpc.agent.main import compile_hot, main
+if "new" in h: compile_hot(d)
 main(w, h["scheduler"], h["nonce"])
 """
+
+
+def compile_hot(folder: os.PathLike[str] | str) -> None:
+    """Compile what every job imports, so that not each of the first ones does it, or all where nothing is cached."""
+    for part in ("config", "runtime"):
+        compileall.compile_dir(os.path.join(folder, "experimaestro_hpc", part), quiet=2)
+    for name in ("__init__.py", "errors.py"):
+        compileall.compile_file(os.path.join(folder, "experimaestro_hpc", name), quiet=2)
 
 
 def main(root: str, scheduler: str, nonce: str) -> None:

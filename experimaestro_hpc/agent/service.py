@@ -144,7 +144,7 @@ class Service:
 
         :param jobs: by job id, what the other side has: size and modification time by name
         """
-        packer = files.Packer()
+        packer = files.Packer(compress=True)
         count = 0
         for job, have in jobs.items():
             for name, path in files.changed_files(self.layout, job, patterns, max_size, have):

@@ -42,6 +42,7 @@ class Watcher:
         self.first_missed: dict[str, float] = {}
         self.asked_at: float | None = None
         self.trouble = ""
+        self.rest_until = 0.0
 
     def forget(self, jobs: Iterable[str]) -> None:
         """Read these jobs' records again: they have been submitted anew."""
@@ -214,15 +215,18 @@ class Watcher:
         """The states that differ from ``seen``, as soon as one does, or after ``seconds``."""
         deadline = self.clock() + seconds
         quiet_since = self.clock()
-        pause = 0.02
+        pause = 0.05
         while True:
+            if seconds:
+                time.sleep(max(0.0, min(self.rest_until, deadline) - self.clock()))
             began = self.clock()
             interval = FASTEST if self.scheduler.command else 0.1
             quiet = began - quiet_since
             max_age = min(SLOWEST, max(interval, quiet / 10))
             changed = {job: state for job, state in self.states(jobs, max_age).items() if seen.get(job) != state}
-            if changed or self.clock() >= deadline:
-                return changed
             # the more a look costs, the rarer it is: at most a twentieth of the time
-            pause = min(max(pause * 1.5, 20 * (self.clock() - began)), 1.0)
-            time.sleep(min(pause, max(0.0, deadline - self.clock())))
+            now = self.clock()
+            self.rest_until = now + min(max(pause, 20 * (now - began)), 1.0)
+            if changed or now >= deadline:
+                return changed
+            pause *= 1.5

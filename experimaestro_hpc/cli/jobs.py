@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import click
 
 from ..driver.monitor import LAST_LINES, duration, last_lines, short
 from ..driver.refresh import by_launcher, look, refresh, session_of
+from ..driver.session import Session
 from ..errors import WorkspaceError, XpmError
 from ..schedulers.base import STATES
 from ..workspace.jobs import FINAL, View, load_jobs, resolve
@@ -200,18 +198,24 @@ def logs(id: str, err: bool, follow: bool, workdir: str | None) -> int:
             time.sleep(FOLLOW)
 
 
-def _print_log(session: Any, job: str, stream: str, offset: int) -> int:
+def _print_log(session: Session, job: str, stream: str, offset: int) -> int:
     """Print a log from ``offset`` to its end; the new offset."""
     while True:
-        buffer = io.BytesIO()
-        take: Callable[[IO[bytes]], None] = partial(shutil.copyfileobj, fdst=buffer)
-        answer = session.client.receive("read", take, job=job, stream=stream, offset=offset)
-        data = buffer.getvalue()
+        data, answer = _read_log(session, job, stream, offset)
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
         offset = answer["offset"] + len(data)
         if not data or offset >= answer["size"]:
             return offset
+
+
+def _read_log(session: Session, job: str, stream: str, offset: int) -> tuple[bytes, dict[str, Any]]:
+    """A piece of a log, and what the agent says of it."""
+    pieces: list[bytes] = []
+    answer = session.client.receive(
+        "read", lambda file: pieces.append(file.read()), job=job, stream=stream, offset=offset
+    )
+    return b"".join(pieces), answer
 
 
 @command.command(name="kill")

@@ -38,13 +38,12 @@ def run_script(name: str, path: str, wanted: str) -> ModuleType:
     :param wanted: the name that the module must define
     :raises ImportError: the script ends, or starts its experiment, before it defines ``wanted``
     """
-    from importlib.machinery import ModuleSpec, SourceFileLoader
-
-    loader = SourceFileLoader(name, path)
+    # this module's own loader and spec are of the wanted classes; importlib.machinery costs a job a millisecond
+    loader = type(__spec__.loader)(name, path)  # type: ignore[call-arg]
     module = type(sys)(name)
     module.__file__ = path
     module.__loader__ = loader
-    module.__spec__ = ModuleSpec(name, loader, origin=path)
+    module.__spec__ = type(__spec__)(name, loader, origin=path)
     sys.modules[name] = module
     try:
         with _StandIns(path):

@@ -118,6 +118,12 @@ def class_reference(cls: type, code_root: Path) -> dict[str, str]:
                 f"class {cls.__qualname__} was typed at a prompt, where a job cannot find it",
                 hint="write it into a file",
             )
+        if getattr(main, cls.__qualname__.split(".")[0], None) is None:
+            raise ParameterError(
+                f"class {cls.__qualname__} belongs to a script that was started by another program",
+                where=file,
+                hint="run it with: python SCRIPT, or: xpm-hpc run SCRIPT",
+            )
         if getattr(main, "__spec__", None) is None:
             reference["file"] = os.path.relpath(Path(file).resolve(), code_root)
     return reference

@@ -95,6 +95,8 @@ class ParamikoConnector:
         hop = connection
         while isinstance(hop, fabric.Connection):
             _check_host_keys(hop)
+            if hop.ssh_config.get("identitiesonly") == "yes":  # fabric does not look at it
+                hop.connect_kwargs["look_for_keys"] = False
             hop = hop.gateway
         connection.open()
         connection.client.get_transport().set_keepalive(KEEPALIVE)
@@ -126,7 +128,7 @@ def _explain(host: str, error: Exception) -> NoReturn:
         raise ConnectionFailed(
             f"the key of {error.hostname} has CHANGED; somebody may be listening in, so nothing was sent",
             where=where,
-            hint=f"if the change is known to be right: ssh-keygen -R '{error.hostname}', then connect with ssh once",
+            hint=f"if the change is known to be right: `ssh {host}` says how to remove the old key",
         ) from error
     if isinstance(error, UnknownHostKey):
         raise ConnectionFailed(

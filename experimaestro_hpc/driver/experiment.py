@@ -96,6 +96,8 @@ class experiment:
         for part in walk(task):
             part.__dict__["__xpm__"].sealed = True
         id_ = job_id(task)
+        if not self.jobs:
+            self.maker.use_code_of(task)
         if id_ not in self.jobs:
             self.jobs[id_] = Job(
                 id=id_,

@@ -100,6 +100,14 @@ class JobMaker:
         """The code as it is when it is first needed."""
         return take_snapshot(self.script or Path.cwd() / "script.py", [self.root])
 
+    def use_code_of(self, task: Task) -> None:
+        """Where an installed command runs the experiment, the code is that of its first task, not the command's."""
+        if self.script is None or not self.script.is_relative_to(Path(sys.prefix).resolve()):
+            return
+        file = getattr(sys.modules.get(type(task).__module__), "__file__", None)
+        if file:
+            self.script = Path(file).resolve()
+
     @property
     def code(self) -> str:
         """The folder of the code below a workspace."""

@@ -15,15 +15,16 @@ from .session import Session
 from .snapshot import Snapshot
 
 
-def pack(files: Mapping[str, str], snapshot: Snapshot | None) -> tuple[IO[bytes], int]:
+def pack(files: Mapping[str, str], snapshot: Snapshot | None, compress: bool) -> tuple[IO[bytes], int]:
     """What a submission sends.
 
     :param files: text by name; scripts are made executable
     :param snapshot: the code, if the other side lacks it
+    :param compress: whether it goes over a network
     :returns: a tar stream, and its size in bytes
     :raises OSError: a file of the project has vanished or cannot be read
     """
-    packer = Packer()
+    packer = Packer(compress)
     for name, text in files.items():
         mode = 0o755 if name.endswith(".sh") else 0o644
         packer.add_bytes(name, text.encode("utf-8", "surrogateescape"), mode)

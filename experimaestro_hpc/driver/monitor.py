@@ -21,6 +21,8 @@ PATIENCE = 20.0
 TALKATIVE = 20
 #: seconds between two summaries
 SUMMARY = 5.0
+#: failures that are told with the end of their log; the others are only named, and then only counted
+TOLD_IN_FULL, TOLD = 3, 20
 #: lines of a failed job's log that are shown
 LAST_LINES = 12
 FINAL = ("done", "failed")
@@ -92,6 +94,7 @@ class Monitor:
         self.told: dict[str, str] = {}
         self.summed_at = 0.0
         self.trouble = ""
+        self.failures = 0
 
     def say(self, text: str) -> None:
         """Print a line, at once."""
@@ -147,8 +150,12 @@ class Monitor:
             self.say(f"  {count(self.states)}")
 
     def _tell_failure(self, job: str, line: str) -> None:
-        self.say(f"  {line}")
-        if self.states[job].get("reason") in ("dependency", "cancelled"):
+        self.failures += 1
+        if self.failures <= TOLD:
+            self.say(f"  {line}")
+        elif self.failures == TOLD + 1:
+            self.say("  more jobs failed; they are counted from here on")
+        if self.failures > TOLD_IN_FULL or self.states[job].get("reason") in ("dependency", "cancelled"):
             return
         layout = self.sessions[self.launchers[job]].layout
         lines = last_lines(layout, job)

@@ -10,6 +10,8 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from ..agent.main import compile_hot
+
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: what is shipped: standard library only, Python 3.9 and newer
 SHIPPED = ("__init__.py", "errors.py", "resources.py", "config", "agent", "runtime", "schedulers")
@@ -80,6 +82,7 @@ def install(shipment: Shipment, root: Path) -> None:
         zipfile.ZipFile(io.BytesIO(shipment.data)).extractall(temporary)
         temporary.chmod(0o755)
         temporary.rename(target)
+        compile_hot(target)
     except OSError:
         if not target.is_dir():  # else another driver was faster
             raise

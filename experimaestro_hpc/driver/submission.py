@@ -61,7 +61,7 @@ class Submission:
     def _submit(self, plan: Plan, with_code: bool, monitor: Monitor) -> None:
         session = self.session
         files, groups = self._files(plan)
-        body, size = pack(files, self.maker.snapshot if with_code else None)
+        body, size = pack(files, self.maker.snapshot if with_code else None, compress=not session.is_here)
         with body:
             answer = session.client.call(
                 "submit",

@@ -91,9 +91,9 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     end.update(start, ended=time.time(), exit_code=code, used=_used(time.monotonic() - began))
     end.update(python=sys.version.split()[0], packages=_packages())
     try:
-        latest = read_json(os.path.join(directory, "job.json")) or record
-        write_json(os.path.join(directory, "job.json"), {**latest, **end})
-        write_json(stem + (".failed" if code else ".done"), end, durable=True)
+        write_json(os.path.join(directory, "job.json"), {**record, **end})
+        # not forced to the disk: after a crash of the machine it must not be there when the task's own files are not
+        write_json(stem + (".failed" if code else ".done"), end)
     except OSError as error:
         print(f"xpm-hpc: {job}: the end of the task cannot be recorded: {error}", file=sys.stderr)
         return code or 74

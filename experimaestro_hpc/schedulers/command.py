@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -69,18 +70,29 @@ class Commands:
         """
         self.calls[argv[0]] += 1
         try:
-            ended = subprocess.run(
+            process = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.DEVNULL,
-                capture_output=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 env={**self.environ, **(extra or {})},
-                timeout=TIMEOUT,
-                check=False,
+                start_new_session=True,  # a Ctrl-C is not for it: oarsub would delete the job it has just made
             )
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except OSError as error:
             raise NoInformation(f"{argv[0]}: {error}") from error
-        return Answer(
-            ended.returncode,
-            ended.stdout.decode("utf-8", "replace"),
-            ended.stderr.decode("utf-8", "replace"),
-        )
+        try:
+            out, err = process.communicate(timeout=TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            _abandon(process)
+            raise NoInformation(f"{argv[0]} has not answered for {TIMEOUT:.0f} s") from error
+        return Answer(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def _abandon(process: subprocess.Popen[bytes]) -> None:
+    """End a command that does not answer; one that runs as another user (OAR's do) ends when nobody reads it."""
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+    with contextlib.suppress(PermissionError):
+        process.kill()
+        process.wait()

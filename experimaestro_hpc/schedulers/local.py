@@ -92,7 +92,7 @@ def parse_directives(script: str) -> dict[str, str]:
 
 
 def parse_journal(text: str) -> dict[str, tuple[str, ...]]:
-    """Each job's last event: ``("running", pid, start time of the process)`` or ``("ended", exit code, reason)``."""
+    """Each job's last event: ``("running", pid, "-")`` or ``("ended", exit code, reason)``."""
     last: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         native, *event = line.split(" ")

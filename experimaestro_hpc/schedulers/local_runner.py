@@ -52,13 +52,13 @@ class Job:
     started: float = 0.0
 
 
-def process_start(pid: int) -> str:
-    """When a process started, in clock ticks since the machine did; "" when there is none: tells a reused pid."""
+def is_alive(pid: int, native: str) -> bool:
+    """Whether the process that was started for a job lives: its environment tells it from one with a reused pid."""
     try:
-        stat = Path("/proc", str(pid), "stat").read_text(errors="replace")
+        environ = Path("/proc", str(pid), "environ").read_bytes()
     except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
+        return False
+    return f"XPM_HPC_NATIVE_ID={native}".encode() in environ.split(b"\0")
 
 
 class Runner:
@@ -73,6 +73,7 @@ class Runner:
         self.tokens: dict[str, set[str]] = {}
         self.seen: set[str] = set()
         self.journal = folder.journal.open("a")
+        self.machine_cores = len(os.sched_getaffinity(0))
 
     def recover(self) -> None:
         """Take up where a runner that was killed left off."""
@@ -86,8 +87,6 @@ class Runner:
                 del self.waiting[native]
                 job.pid = int(event[1])
                 self.running[native] = job
-                if process_start(job.pid) != event[2]:
-                    job.pid = 0  # gone while nobody watched
 
     def _compact(self, last: dict[str, tuple[str, ...]]) -> None:
         if len(last) > _JOURNAL_LINES:
@@ -147,8 +146,7 @@ class Runner:
     @staticmethod
     def _adopted(job: Job) -> int | None:
         """An adopted process's exit code cannot be known: 0 stands for "see the marker"."""
-        alive = job.pid and process_start(job.pid)
-        return None if alive else 0
+        return None if is_alive(job.pid, job.native) else 0
 
     def cancel(self) -> None:
         """Do what the cancel files ask for."""
@@ -172,11 +170,11 @@ class Runner:
                 self._launch(job)
 
     def _fits(self, job: Job) -> bool:
-        slots = job.slots or len(os.sched_getaffinity(0))
+        slots = job.slots or self.machine_cores
         used = sum(other.cores for other in self.running.values())
         if self.running and used + min(job.cores, slots) > slots:
             return False
-        return len(self._free_gpus(job)) >= job.gpus
+        return not job.gpus or len(self._free_gpus(job)) >= job.gpus
 
     def _free_gpus(self, job: Job) -> list[int]:
         taken = {device for other in self.running.values() for device in other.devices}
@@ -204,7 +202,7 @@ class Runner:
             return
         job.pid, job.started = job.process.pid, time.monotonic()
         self.running[job.native] = job
-        self._write(job.native, "running", str(job.pid), process_start(job.pid) or "-")
+        self._write(job.native, "running", str(job.pid), "-")
 
     def _kill(self, job: Job, reason: str) -> None:
         job.reason = reason
@@ -213,6 +211,8 @@ class Runner:
 
     @staticmethod
     def _signal(job: Job, number: signal.Signals) -> None:
+        if job.process is None and not is_alive(job.pid, job.native):
+            return  # adopted, and gone: its pid may be somebody else's now
         with contextlib.suppress(ProcessLookupError):
             os.killpg(job.pid, number)  # its own process group: it was started as a session
 

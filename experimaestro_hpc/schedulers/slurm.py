@@ -269,7 +269,10 @@ class Slurm(Scheduler):
         found = parse_queue(answer.out, native_ids)
         vanished = [one for one in native_ids if one not in found or found[one].state == "ended"]
         for start in range(0, len(vanished), _CHUNK):
-            found.update(self._accounting(vanished[start : start + _CHUNK]))
+            for native, status in self._accounting(vanished[start : start + _CHUNK]).items():
+                # sacct learns late why a job was cancelled; squeue has said it already
+                if status.reason != "cancelled" or native not in found or found[native].reason != "dependency":
+                    found[native] = status
         return found
 
     def _accounting(self, native_ids: Sequence[str]) -> dict[str, Status]:

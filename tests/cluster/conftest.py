@@ -1,4 +1,4 @@
-"""Fixtures of the tests that need a cluster: `rig`, the test cluster, and `laptop`, its user's machine.
+"""Fixtures of the tests that need a cluster: `rig`, the test cluster, `laptop`, its user's machine, and `desk`.
 
 Where the cluster cannot run the tests are skipped, or fail if XPM_HPC_REQUIRE_CLUSTER is 1. One that runs
 already is used and left running; one that the tests had to bring up is taken down at the end.
@@ -18,6 +18,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
+from desk import Desk  # noqa: E402
 from rig import LAPTOP_VENV, Rig  # noqa: E402
 from rig_machine import STANDARD_PATH, build_wheel  # noqa: E402
 
@@ -81,3 +82,11 @@ def laptop(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     """alice's laptop with this repository's package."""
     rig.install_on_laptop(build_wheel(REPOSITORY, tmp_path_factory.mktemp("wheel")))
     return Laptop(rig, rig.home("laptop"))
+
+
+@pytest.fixture
+def desk(laptop: Laptop, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """A place for this test alone, on alice's laptop and on the cluster."""
+    desk = Desk(laptop.rig, request.node.name)
+    yield desk
+    desk.cancel()

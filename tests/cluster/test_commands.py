@@ -1,0 +1,166 @@
+"""Jobs looked at and ended from another process, and what Slurm itself says of them."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from desk import GATED, Desk, wait_for
+
+#: what `jobs --json` promises for each job, see docs/design.md
+FIELDS = {
+    *("id", "task", "identifier", "state", "reason", "launcher", "native_id", "experiments", "tags", "submitted"),
+    *("started", "ended", "exit_code", "progress", "path", "resources"),
+}
+
+
+@pytest.fixture
+def under_way(desk: Desk) -> Desk:
+    """GATED's jobs: hello and world run, and wait at their gates; concat waits for them."""
+    desk.write("gated.py", GATED)
+    desk.launcher()
+    desk.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", "gated.py", "--", "work").ok()
+    wait_for(lambda: states(desk) == UNDER_WAY, "both says to run")
+    return desk
+
+
+UNDER_WAY = {"hello": ("running", None), "world": ("running", None), "concat": ("waiting", None)}
+
+
+def states(desk: Desk) -> dict[str, tuple[str, str | None]]:
+    """State and reason by task, as another process sees them."""
+    return {label: (job["state"], job["reason"]) for label, job in desk.jobs().items()}
+
+
+def kill(desk: Desk, label: str) -> str:
+    """End a job, named by the beginning of its identifier as people copy it; what was printed."""
+    return desk.run("xpm-hpc", "jobs", "kill", desk.jobs()[label]["identifier"][:8], "--workdir", "work").ok().out
+
+
+def test_concat_is_chained_by_slurm_itself(under_way):
+    jobs = under_way.jobs()
+    says = {jobs["hello"]["native_id"], jobs["world"]["native_id"]}
+    concat = jobs["concat"]["native_id"]
+
+    shown = under_way.on_login("scontrol", "show", "job", concat)
+    dependency = re.search(r"JobState=PENDING Reason=Dependency Dependency=(\S+)", shown)
+    assert dependency, shown
+    assert set(re.findall(r"afterok:([0-9_]+)\(unfulfilled\)", dependency[1])) == says
+    assert under_way.on_login("squeue", "-h", "-j", concat, "-o", "%E").strip() == dependency[1]
+
+    under_way.open("hello", "concat")
+    wait_for(lambda: states(under_way)["hello"] == ("done", None), "hello to end")
+    assert states(under_way)["concat"] == ("waiting", None)
+    under_way.open("world")
+    wait_for(lambda: states(under_way)["concat"] == ("done", None), "concat to end")
+    assert under_way.results("concat.out") == ["HELLO WORLD\n"]
+
+
+def test_list_and_show_while_they_run(under_way):
+    jobs = under_way.jobs()
+    for job in jobs.values():
+        assert job.keys() >= FIELDS
+        assert job["id"] == f"{job['task']}/{job['identifier']}"
+        assert job["path"].endswith(f"/work/jobs/{job['id']}")
+        assert (job["launcher"], job["experiments"], job["ended"]) == ("mycluster", ["gated"], None)
+        assert job["submitted"] > 1e9
+    assert [jobs[label]["tags"] for label in ("hello", "concat")] == [{}, {"y": 1}]
+    assert [jobs[label]["progress"] for label in ("hello", "concat")] == [0.5, None]
+    assert jobs["hello"]["started"] >= jobs["hello"]["submitted"]
+    assert jobs["concat"]["started"] is None
+
+    table = under_way.run("xpm-hpc", "jobs", "--workdir", "work").ok().out.splitlines()
+    assert table[0].split()[:3] == ["job", "state", "progress"]
+    for label, job in jobs.items():
+        (line,) = (line for line in table if f"gated.{job['task'].split('.')[1]}/{job['identifier'][:8]} " in line)
+        assert f" {job['state']} " in line
+        assert f" mycluster {job['native_id']} " in line
+        assert (" on c" in line, " 50% " in line, " y=1" in line) == (
+            (False, False, True) if label == "concat" else (True, True, False)
+        )
+
+    assert list(under_way.jobs("--state", "waiting")) == ["concat"]
+    assert list(under_way.jobs("--tag", "y=1")) == ["concat"]
+    assert sorted(under_way.jobs("--task", "gated.say")) == ["hello", "world"]
+    assert under_way.jobs("--experiment", "another") == {}
+    only = under_way.run("xpm-hpc", "jobs", "list", "--state", "running", "--workdir", "work").ok().out
+    assert only.count(" running ") == 2
+    assert "concat" not in only
+
+    shown = under_way.run("xpm-hpc", "jobs", "show", jobs["hello"]["identifier"][:6], "--workdir", "work").ok().out
+    for name in ("state", "native_id", "host", "submitted", "started", "path"):
+        assert re.search(rf"^{name} +\S", shown, re.MULTILINE), shown
+    (document,) = under_way.run("xpm-hpc", "jobs", "show", jobs["concat"]["id"], "--json", "--workdir", "work").json()
+    assert document.keys() >= FIELDS
+    assert document["state"] == "waiting"
+
+
+def test_logs_are_live(under_way):
+    hello = under_way.jobs()["hello"]["identifier"][:8]
+    logs = ("xpm-hpc", "jobs", "logs", hello, "--workdir", "work")
+    assert under_way.run(*logs).ok().out == "thinking of hello\n"
+    assert under_way.run(*logs, "--err").ok().out == ""
+
+    with under_way.start(*logs, "--follow") as following:
+        try:
+            assert following.stdout.readline() == "thinking of hello\n"
+            under_way.open("hello")
+            assert following.communicate(timeout=60)[0] == "HELLO\n"
+        finally:
+            following.kill()
+    assert following.returncode == 0
+
+
+def test_kill_a_running_job(under_way):
+    assert re.search(r"^gated.say/[0-9a-f]{8} is failed \(cancelled\)$", kill(under_way, "hello"), re.MULTILINE)
+    wait_for(lambda: states(under_way)["concat"][0] == "failed", "concat to end")
+    assert states(under_way) == {
+        "hello": ("failed", "cancelled"),
+        "world": ("running", None),
+        "concat": ("failed", "dependency"),
+    }
+    slurm = under_way.slurm_jobs()
+    assert sorted(slurm.values()) == ["CANCELLED", "CANCELLED", "RUNNING"]
+
+    under_way.open("hello", "world", "concat")
+    again = under_way.run("xpm-hpc", "run", "--launcher", "mycluster", "gated.py", "--", "work").ok()
+    assert "2 to run, 1 " in again.text  # world is under way, or done meanwhile
+    assert set(states(under_way).values()) == {("done", None)}
+    assert under_way.results("concat.out") == ["HELLO WORLD\n"]
+    assert len(under_way.slurm_jobs()) == 5
+
+
+def test_kill_a_waiting_job(under_way):
+    assert re.search(r"^gated.concat/[0-9a-f]{8} is failed \(cancelled\)$", kill(under_way, "concat"), re.MULTILINE)
+    assert states(under_way) == UNDER_WAY | {"concat": ("failed", "cancelled")}
+    under_way.open("hello", "world")
+    wait_for(lambda: states(under_way)["world"][0] == states(under_way)["hello"][0] == "done", "the says to end")
+    assert states(under_way)["concat"] == ("failed", "cancelled")
+
+
+@pytest.mark.parametrize(
+    ("option", "state", "why"),
+    [('begin = "now+1hour"', "queued", "BeginTime"), ("hold = true", "held", "JobHeldUser")],
+)
+def test_kill_a_job_that_does_not_start(desk, option, state, why):
+    desk.write("gated.py", GATED)
+    desk.launcher(more=f"[defaults]\n{option}\n")
+    desk.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", "gated.py", "--", "work").ok()
+    assert states(desk) == {"hello": (state, None), "world": (state, None), "concat": ("waiting", None)}
+    assert desk.jobs()["hello"]["detail"] == why
+    kill(desk, "hello")
+    wait_for(lambda: states(desk)["concat"][0] == "failed", "concat to end")
+    assert states(desk) == {
+        "hello": ("failed", "cancelled"),
+        "world": (state, None),
+        "concat": ("failed", "dependency"),
+    }
+
+
+def test_a_prefix_must_fit_one_job(under_way):
+    ended = under_way.run("xpm-hpc", "jobs", "kill", "zz", "--workdir", "work")
+    ended.error(2, "no job begins with 'zz'", "xpm-hpc jobs")
+    ended = under_way.run("xpm-hpc", "jobs", "kill", "gated.say/", "--workdir", "work")
+    message = ended.error(2, "2 jobs begin with 'gated.say/'")
+    assert message.count("gated.say/") == 3
+    assert states(under_way) == UNDER_WAY

@@ -1,0 +1,34 @@
+#!/bin/bash
+#OAR --name say
+#OAR --resource /nodes=1/core=2
+#OAR --stdout job.log
+#OAR --stderr job.log
+
+job=$PWD
+workspace=${job%/jobs/*/*}
+
+# A log for each attempt; the latest has the plain name.
+for end in out err; do
+  if [ -s say.$end ]; then
+    n=1
+    while [ -e say.$n.$end ]; do n=$((n + 1)); done
+    mv -- say.$end say.$n.$end
+  fi
+done
+exec >>say.out 2>>say.err
+
+# OAR names the job's GPUs only in a file. Where the site hides all others, CUDA counts the job's own from 0 by itself;
+# elsewhere it must be told which they are.
+properties=${OAR_RESOURCE_PROPERTIES_FILE:-}
+if [ -r "$properties" ]; then
+  hidden=
+  for device in /dev/nvidia[0-9]*; do
+    if [ -c "$device" ] && [ ! -r "$device" ]; then hidden=yes; fi
+  done
+  here=$(grep " = '${HOSTNAME%%.*}['.]" "$properties" || cat "$properties")
+  gpus=$(sed -n "s/.* gpudevice = '\([0-9][0-9]*\)'.*/\1/p" <<<"$here" | sort -nu | paste -sd, -)
+  if [ -n "$gpus" ] && [ -z "$hidden" ]; then export CUDA_VISIBLE_DEVICES=$gpus; fi
+fi
+
+export PYTHONPATH="$workspace"/.xpm/code/1${PYTHONPATH:+:$PYTHONPATH}
+exec python3 "$workspace"/.xpm/lib/0/run_task.py "$job"
