@@ -39,7 +39,7 @@ def run_script(name: str, path: str, wanted: str) -> ModuleType:
     :raises ImportError: the script ends, or starts its experiment, before it defines ``wanted``
     """
     # this module's own loader and spec are of the wanted classes; importlib.machinery costs a job a millisecond
-    loader = type(__spec__.loader)(name, path)  # type: ignore[call-arg]
+    loader = type(__spec__.loader)(name, path)  # type: ignore[call-arg,misc]
     module = type(sys)(name)
     module.__file__ = path
     module.__loader__ = loader

@@ -104,9 +104,10 @@ class JobMaker:
         """Where an installed command runs the experiment, the code is that of its first task, not the command's."""
         if self.script is None or not self.script.is_relative_to(Path(sys.prefix).resolve()):
             return
-        file = getattr(sys.modules.get(type(task).__module__), "__file__", None)
-        if file:
-            self.script = Path(file).resolve()
+        name = type(task).__module__
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file:  # beside the top package, whose folder is the one to import from
+            self.script = Path(file).resolve().parents[name.count(".")] / "script.py"
 
     @property
     def code(self) -> str:

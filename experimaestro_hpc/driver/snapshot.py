@@ -63,7 +63,10 @@ def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
     script = script.resolve()
     top = _git(script.parent, "rev-parse", "--show-toplevel").strip()
     root = Path(top) if top else script.parent
-    names = set(_git_files(root) if top else _files_beside(script))
+    if "site-packages" in root.parts:
+        names = set()  # installed code is the environment's business
+    else:
+        names = set(_git_files(root) if top else _files_beside(script))
     if script.is_file():
         names.add(script.relative_to(root).as_posix())
     files = tuple(sorted(_wanted(root, names, [path.resolve() for path in leave_out])))
