@@ -11,6 +11,7 @@ import gzip
 import io
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 import zlib
@@ -34,9 +35,19 @@ def safe_name(name: str) -> PurePosixPath:
     :raises WorkspaceError: it does not
     """
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
+    if path.is_absolute() or ".." in path.parts or not path.parts or "\0" in name:
         raise WorkspaceError(f"a file name that leaves the folder was refused: {name!r}")
     return path
+
+
+def stays_inside(link: str, depth: int) -> bool:
+    """Whether a link stays inside its tree whatever other links are there: it goes up first, and down only then.
+
+    :param depth: how many folders of the tree the link is in
+    """
+    parts = PurePosixPath(link).parts
+    ups = parts.count("..")
+    return not link.startswith("/") and ".." not in parts[ups:] and ups <= depth
 
 
 def unpack(stream: IO[bytes], target: Path) -> list[str]:
@@ -52,6 +63,8 @@ def unpack(stream: IO[bytes], target: Path) -> list[str]:
             for member in tar:
                 unpacker.take(tar, member)
                 names.append(member.name)
+            if tar.fileobj is None or tar.fileobj.tell() < tar.offset + tarfile.BLOCKSIZE:
+                raise tarfile.ReadError("the end is missing")  # tarfile takes a cut between two files for the end
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise WorkspaceError(f"the files did not arrive whole: {error}", where=str(target)) from error
     return names
@@ -72,10 +85,12 @@ class _Unpacker:
             self._make(path, member)
             return
         self._make(path.parent, member)
-        temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.tmp")
+        temporary = path.with_name(f".{path.name[:60]}.{os.getpid()}.tmp")  # a name has at most 255 bytes
         try:
             if member.issym():
-                self._check_link(member)
+                depth = len(path.parent.resolve().relative_to(self.real_root).parts)
+                if not stays_inside(member.linkname, depth):
+                    raise WorkspaceError(f"a link that leaves the folder was refused: {member.name!r}")
                 self.inside.clear()
                 temporary.symlink_to(member.linkname)
             elif member.isreg():
@@ -97,12 +112,6 @@ class _Unpacker:
             raise WorkspaceError(f"a file behind a link that leaves the folder was refused: {member.name!r}")
         folder.mkdir(parents=True, exist_ok=True)
         self.inside.add(folder)
-
-    @staticmethod
-    def _check_link(member: tarfile.TarInfo) -> None:
-        pointed = os.path.normpath(os.path.join(os.path.dirname(member.name), member.linkname))
-        if member.linkname.startswith("/") or pointed.split("/")[0] == "..":
-            raise WorkspaceError(f"a link that leaves the folder was refused: {member.name!r}")
 
     @staticmethod
     def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, temporary: Path) -> None:
@@ -183,8 +192,12 @@ def changed_files(
             continue
         try:
             status = path.stat()
-        except FileNotFoundError:
-            continue  # a temporary file that has been renamed, or a broken link
+            if path.is_symlink() and not stays_inside(os.readlink(path), relative.count("/")):
+                path = path.resolve()  # the other side refuses such links: it gets the file
+        except (OSError, RuntimeError):
+            continue  # a temporary file that has been renamed, a broken link, a link to itself
+        if not stat.S_ISREG(status.st_mode):
+            continue
         known = have.get(relative)
         if known and known[0] == status.st_size and abs(known[1] - status.st_mtime) < 1:
             continue

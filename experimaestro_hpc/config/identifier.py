@@ -14,7 +14,7 @@ from pathlib import PurePath
 from typing import Any
 
 from .objects import MISSING, Config, JobPath, State, type_name
-from .types import Parameter, fields_of, walk
+from .types import Parameter, configs_in, fields_of, walk
 
 _SCHEMA = b"xpm-hpc identifier 1"
 
@@ -33,13 +33,17 @@ def identifier(config: Config) -> str:
     if known is not None:
         return known
     digests: dict[int, str] = {}
-    for part in walk(config):
+    for part in walk(config, leave_out=_is_known):
         state: State = part.__dict__["__xpm__"]
-        digest = state.digest or _digest(part, digests)
+        digest = _digest(part, digests)
         digests[id(part)] = digest
         if state.sealed:
             state.digest = digest
     return digests[id(config)]
+
+
+def _is_known(config: Config) -> bool:
+    return config.__dict__["__xpm__"].digest is not None
 
 
 def _digest(config: Config, digests: dict[int, str]) -> str:
@@ -53,8 +57,13 @@ def _digest(config: Config, digests: dict[int, str]) -> str:
             pieces.append(_chunk(b"k", name.encode()) + encoded)
     source = config.__dict__["__xpm__"].source
     if source is not None:
-        pieces.append(_chunk(b"o", bytes.fromhex(digests[id(source)])))
+        pieces.append(_chunk(b"o", bytes.fromhex(_digest_of(source, digests))))
     return hashlib.sha256(_SCHEMA + _chunk(b"c", b"".join(pieces))).hexdigest()
+
+
+def _digest_of(part: Config, digests: dict[int, str]) -> str:
+    known: str | None = part.__dict__["__xpm__"].digest
+    return known or digests[id(part)]
 
 
 def _is_default(parameter: Parameter, encoded: bytes, digests: dict[int, str]) -> bool:
@@ -62,26 +71,16 @@ def _is_default(parameter: Parameter, encoded: bytes, digests: dict[int, str]) -
     default = parameter.make_default() if parameter.ignore_default else MISSING
     if default is MISSING:
         return False
-    for part in _objects_in(default):
+    for part in configs_in(default):
         digests[id(part)] = identifier(part)
     return encoded == _encode(default, digests)
-
-
-def _objects_in(value: Any) -> list[Config]:
-    if isinstance(value, Config):
-        return [value]
-    if isinstance(value, dict):
-        return [part for pair in value.items() for item in pair for part in _objects_in(item)]
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [part for item in value for part in _objects_in(item)]
-    return []
 
 
 def _encode(value: Any, digests: dict[int, str]) -> bytes:
     if value is None:
         return _chunk(b"n", b"")
     if isinstance(value, Config):
-        return _chunk(b"c", bytes.fromhex(digests[id(value)]))
+        return _chunk(b"c", bytes.fromhex(_digest_of(value, digests)))
     if isinstance(value, enum.Enum):
         cls = type(value)
         return _chunk(b"e", _chunk(b"s", type_name(cls).encode()) + _chunk(b"s", value.name.encode()))
@@ -96,7 +95,7 @@ def _encode(value: Any, digests: dict[int, str]) -> bytes:
     if isinstance(value, (PurePath, JobPath)):
         text = value.name if isinstance(value, JobPath) else str(value)
         tag = b"j" if isinstance(value, JobPath) else b"p"
-        return _chunk(tag, text.encode("utf-8", "surrogateescape"))
+        return _chunk(tag, text.encode("utf-8", "surrogatepass"))
     if isinstance(value, list):
         return _chunk(b"l", b"".join(_encode(item, digests) for item in value))
     if isinstance(value, tuple):

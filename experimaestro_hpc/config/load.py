@@ -11,6 +11,7 @@ import sys
 
 from ..errors import WorkspaceError
 from .jsonlight import loads
+from .objects import MISSING, Field
 from .script import run_script
 
 TYPE_CHECKING = False
@@ -40,7 +41,11 @@ class Loader:
         """
         if job not in self.tasks:
             self.tasks[job] = None
-            self.tasks[job] = self._read(job, eager=len(self.tasks) == 1)
+            try:
+                self.tasks[job] = self._read(job, eager=len(self.tasks) == 1)
+            except BaseException:
+                del self.tasks[job]
+                raise
         return self.tasks[job]
 
     def _read(self, job: str, eager: bool) -> Any:
@@ -60,8 +65,8 @@ class Loader:
         entries = document["configs"]
         objects = [self._new(entry["class"]) for entry in entries]
         for entry, made in zip(entries, objects):
-            made.__dict__["__xpm__"].directory = directory
             home = os.path.join(self.jobs, entry["source"]) if "source" in entry else directory
+            made.__dict__["__xpm__"].directory = home
             for name, raw in entry["params"].items():
                 if eager or not _holds_task(raw):
                     made.__dict__[name] = self._value(raw, objects, home)
@@ -123,8 +128,11 @@ class Loader:
                 return self.find(inner)[inner["member"]]
             if kind == "$tuple":
                 return tuple(self._value(item, objects, directory) for item in inner)
-            if kind == "$set":
-                return {self._value(item, objects, directory) for item in inner}
+            if kind in ("$set", "$frozenset"):
+                found = {self._value(item, objects, directory) for item in inner}
+                return found if kind == "$set" else frozenset(found)
+            if kind == "$str":
+                return "".join(map(chr, inner))
             if kind == "$dict":
                 return {
                     self._value(key, objects, directory): self._value(item, objects, directory) for key, item in inner
@@ -147,19 +155,26 @@ class _Later:
         return self.loader._value(self.raw, self.objects, self.directory)
 
 
-class _Deferred:
-    """Stands for a parameter in its class and reads a ``_Later`` when it is looked at."""
+class Deferred:
+    """Stands for a parameter in its class and reads a ``_Later`` when it is looked at.
 
-    def __init__(self, name: str) -> None:
+    :ivar declared: what the class's body says of the parameter, ``MISSING`` for nothing
+    """
+
+    def __init__(self, cls: type, name: str) -> None:
+        self.cls = cls
         self.name = name
+        self.declared: Any = cls.__dict__.get(name, MISSING)
 
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self
         try:
             value = instance.__dict__[self.name]
-        except KeyError:
-            raise AttributeError(f"{owner.__qualname__} has no value for {self.name!r}") from None
+        except KeyError:  # written before there was such a parameter
+            if self.declared is MISSING:
+                return getattr(super(self.cls, instance), self.name)
+            return self.declared.__get__(instance, owner) if isinstance(self.declared, Field) else self.declared
         if isinstance(value, _Later):
             value = instance.__dict__[self.name] = value.value()
         return value
@@ -169,8 +184,8 @@ class _Deferred:
 
 
 def _defer(cls: type, name: str) -> None:
-    if not isinstance(cls.__dict__.get(name), _Deferred):
-        setattr(cls, name, _Deferred(name))
+    if not isinstance(cls.__dict__.get(name), Deferred):
+        setattr(cls, name, Deferred(cls, name))
 
 
 def _holds_task(raw: Any) -> bool:

@@ -72,11 +72,22 @@ class Field:
         self.default_factory = default_factory
         self.ignore_default = ignore_default
 
-    def __get__(self, instance: object, owner: type) -> object:
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> object:
         # Reached only when a job reads a parameter that did not exist yet when the object was written.
-        if instance is None or self.default is MISSING:
+        if instance is None:
             return self
-        return self.default
+        value = self.default_factory() if self.default_factory is not None else self.default
+        if value is MISSING:
+            raise AttributeError(f"{owner.__qualname__} has no value for {self.name!r}")
+        if isinstance(value, JobPath):
+            from pathlib import Path
+
+            value = Path(instance.__dict__["__xpm__"].directory, value.name)
+        instance.__dict__[self.name] = value
+        return value
 
 
 if TYPE_CHECKING:
@@ -154,6 +165,12 @@ class _ItsClass:
         return owner
 
 
+class _Shown:
+    """How deep in objects ``repr`` is."""
+
+    depth = 0
+
+
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
 class Config:
     """Base of everything that has typed parameters.
@@ -172,12 +189,12 @@ class Config:
     else:
         C = _ItsClass()
 
-    def __new__(cls, *_args: Any, **_values: Any) -> Any:
+    def __new__(cls, /, *_args: Any, **_values: Any) -> Any:
         self = object.__new__(cls)
         self.__dict__["__xpm__"] = State()
         return self
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, /, **values: Any) -> None:
         from .types import initialise  # typing is not for jobs: see the module's docstring
 
         initialise(self, values)
@@ -208,8 +225,14 @@ class Config:
         return state.source.value() if state.loaded and state.source is not None else state.source
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{k}={v!r}" for k, v in self.__dict__.items() if k != "__xpm__")
-        return f"{type(self).__qualname__}({values})"
+        name = type(self).__qualname__
+        if _Shown.depth > 1:  # objects may share parts, and be deep
+            return f"{name}(...)"
+        _Shown.depth += 1
+        try:
+            return f"{name}({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items() if k != '__xpm__')})"
+        finally:
+            _Shown.depth -= 1
 
 
 class Task(Config):

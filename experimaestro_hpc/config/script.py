@@ -87,7 +87,7 @@ class _StandIns:
     def _asked_by_the_script(self) -> bool:
         """A library that probes for an optional package must find it missing."""
         frame = sys._getframe(2)
-        while frame is not None and "importlib" in frame.f_code.co_filename:
+        while frame is not None and frame.f_code.co_filename != self.path and "importlib" in frame.f_code.co_filename:
             frame = frame.f_back  # type: ignore[assignment]
         return frame is not None and frame.f_code.co_filename == self.path
 

@@ -1,9 +1,10 @@
 """``params.json``: a task as text. In: a task. Out: JSON that a job can make the task from again.
 
 Plain JSON values stand for themselves; what JSON lacks is an object with one key that starts with ``$``:
-``$path``, ``$jobpath`` (below the job directory), ``$tuple``, ``$set``, ``$dict``, ``$enum``, ``$int`` (over 64 bits),
-``$float`` (nan and infinities), ``$config`` (a number in the list ``configs``) and ``$task`` (``task/identifier`` of
-a parent, which has its own ``params.json``). :mod:`.load` reads it.
+``$path``, ``$jobpath`` (below the job directory), ``$tuple``, ``$set``, ``$frozenset``, ``$dict``, ``$enum``, ``$int``
+(over 64 bits), ``$float`` (nan and infinities), ``$str`` (code points of a text that is no Unicode), ``$config`` (a
+number in the list ``configs``) and ``$task`` (``task/identifier`` of a parent, which has its own ``params.json``).
+:mod:`.load` reads it.
 """
 
 from __future__ import annotations
@@ -35,12 +36,14 @@ def params_text(task: Task, code_root: Path) -> str:
     :param code_root: folder that the code snapshot is taken from; scripts are named relative to it
     :raises ParameterError: the task's class cannot be found again by its name
     """
-    numbers = {id(part): number for number, part in enumerate(own_parts(task))}
+    parts = own_parts(task)
+    numbers = {id(part): number for number, part in enumerate(parts)}
+    sources = _sources(parts)
     document = {
         "schema": SCHEMA,
         "task": task_id(type(task)),
         "identifier": identifier(task),
-        "configs": [_object(part, numbers, code_root) for part in own_parts(task)],
+        "configs": [_object(part, sources.get(id(part)), numbers, code_root) for part in parts],
     }
     return json.dumps(document, indent=1) + "\n"
 
@@ -56,19 +59,31 @@ def parents_of(task: Task) -> list[Task]:
 
 
 def own_parts(task: Task) -> list[Config]:
-    """``task`` first, then the objects in it that are no tasks, in the order of parameters' names."""
+    """``task`` first, then the objects in it that are no tasks, wholes before parts, by parameters' names."""
     order: list[Config] = []
     seen: set[int] = set()
-    todo: list[Config] = [task]
+    todo: list[tuple[Config, bool]] = [(task, False)]
     while todo:
-        part = todo.pop()
-        if id(part) in seen:
-            continue
-        seen.add(id(part))
-        order.append(part)
-        inner = [one for one in _inside(part) if not isinstance(one, Task)]
-        todo.extend(reversed(inner))
-    return order
+        part, left = todo.pop()
+        if left:
+            order.append(part)
+        elif id(part) not in seen:
+            seen.add(id(part))
+            todo.append((part, True))
+            todo.extend((one, False) for one in _inside(part) if not isinstance(one, Task))
+    return order[::-1]
+
+
+def _sources(parts: list[Config]) -> dict[int, Task]:
+    """The task that makes each part; what an output is made of is made with it."""
+    found: dict[int, Task] = {}
+    for part in parts:
+        source = part.__dict__["__xpm__"].source or found.get(id(part))
+        if source is not None:
+            found[id(part)] = source
+            for inner in _inside(part):
+                found.setdefault(id(inner), source)
+    return found
 
 
 def _inside(part: Config) -> list[Config]:
@@ -89,11 +104,10 @@ def _inside(part: Config) -> list[Config]:
     return found
 
 
-def _object(part: Config, numbers: dict[int, int], code_root: Path) -> dict[str, Any]:
+def _object(part: Config, source: Task | None, numbers: dict[int, int], code_root: Path) -> dict[str, Any]:
     values = sorted(values_of(part).items(), key=_name)
     params = {name: _value(value, numbers, code_root) for name, value in values}
     document: dict[str, Any] = {"class": class_reference(type(part), code_root), "params": params}
-    source = part.__dict__["__xpm__"].source
     if source is not None:
         document["source"] = job_id(source)
     return document
@@ -124,8 +138,10 @@ def class_reference(cls: type, code_root: Path) -> dict[str, str]:
                 where=file,
                 hint="run it with: python SCRIPT, or: xpm-hpc run SCRIPT",
             )
-        if getattr(main, "__spec__", None) is None:
-            reference["file"] = os.path.relpath(Path(file).resolve(), code_root)
+        reference["file"] = os.path.relpath(Path(file).resolve(), code_root)
+        spec = getattr(main, "__spec__", None)
+        if spec is not None:  # python -m package: the class is in package.__main__
+            reference["module"] = spec.name
     return reference
 
 
@@ -141,9 +157,11 @@ def _value(value: Any, numbers: dict[int, int], code_root: Path) -> Any:
     if isinstance(value, enum.Enum):
         return {"$enum": {**class_reference(type(value), code_root), "member": value.name}}
     if isinstance(value, float) and not math.isfinite(value):
-        return {"$float": repr(value)}
+        return {"$float": float.__repr__(value)}
     if isinstance(value, int) and value.bit_length() > 64:
         return {"$int": hex(value)}  # Python reads and writes only so many decimal digits
+    if isinstance(value, str) and not _is_unicode(value):
+        return {"$str": [ord(character) for character in value]}  # JSON makes one character of two surrogates
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, JobPath):
@@ -156,7 +174,8 @@ def _value(value: Any, numbers: dict[int, int], code_root: Path) -> Any:
         return {"$tuple": [_value(item, numbers, code_root) for item in value]}
     if isinstance(value, (set, frozenset)):
         items = [_value(item, numbers, code_root) for item in value]
-        return {"$set": sorted(items, key=lambda item: json.dumps(item, sort_keys=True))}
+        kind = "$set" if isinstance(value, set) else "$frozenset"
+        return {kind: sorted(items, key=lambda item: json.dumps(item, sort_keys=True))}
     if isinstance(value, dict):
         pairs = [[_value(key, numbers, code_root), _value(item, numbers, code_root)] for key, item in value.items()]
         pairs.sort(key=lambda pair: json.dumps(pair[0], sort_keys=True))
@@ -164,3 +183,11 @@ def _value(value: Any, numbers: dict[int, int], code_root: Path) -> Any:
             return dict(pairs)
         return {"$dict": pairs}
     raise AssertionError(f"unchecked value: {value!r}")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

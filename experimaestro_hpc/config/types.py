@@ -10,6 +10,7 @@ import collections.abc
 import difflib
 import enum
 import inspect
+import os
 import sys
 import types
 import typing
@@ -19,11 +20,12 @@ from typing import Any, Callable, NamedTuple
 
 from ..errors import ParameterError
 from . import objects
+from .load import Deferred
 from .objects import MISSING, Config, Field, JobPath, State
 
 _NONE = type(None)
 _UNION_TYPES = (typing.Union, getattr(types, "UnionType", typing.Union))
-_PACKAGE = str(Path(__file__).parent.parent)
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
 
 class Parameter(NamedTuple):
@@ -35,6 +37,7 @@ class Parameter(NamedTuple):
     default: Any  # MISSING when there is none
     default_factory: Callable[[], Any] | None
     ignore_default: bool
+    owner: type  # the class that declares it
 
     def make_default(self) -> Any:
         """The default value, or ``MISSING``."""
@@ -58,16 +61,18 @@ def fields_of(cls: type) -> dict[str, Parameter]:
             if declared is not None:
                 found[name] = _parameter(base, name, declared)
         for name in found.keys() & base.__dict__.keys():  # word = "x" below an inherited word: Param[str]
-            value = base.__dict__[name]
-            if not isinstance(value, Field) and found[name].default is not value:
+            value = _given(base, name)
+            if value is not MISSING and not isinstance(value, Field) and found[name].default is not value:
                 found[name] = found[name]._replace(default=value, default_factory=None)
     for parameter in found.values():
         if parameter.kind == "constant" and parameter.make_default() is MISSING:
             raise ParameterError(f"constant {parameter.name!r} has no value", where=_class(cls))
         if parameter.default is not MISSING:
-            found[parameter.name] = parameter._replace(
-                default=_check(cls, parameter, parameter.default, where=_class(cls))
-            )
+            default = _check(cls, parameter, parameter.default, where=_class(cls))
+            found[parameter.name] = parameter._replace(default=default)
+            for shared in configs_in(default):  # by all objects of the class: a change of one would change all
+                for part in walk(shared):
+                    part.__dict__["__xpm__"].sealed = True
     cls.__xpm_fields__ = found  # type: ignore[attr-defined]
     return found
 
@@ -91,7 +96,7 @@ def initialise(config: Config, values: dict[str, Any]) -> None:
         if name in values:
             if parameter.kind == "constant":
                 raise ParameterError(f"{cls.__qualname__}.{name} is a constant and cannot be given", where=_caller())
-            value = _check(cls, parameter, values[name])
+            value = values[name]
         else:
             value = parameter.make_default()
             if value is MISSING:
@@ -99,7 +104,7 @@ def initialise(config: Config, values: dict[str, Any]) -> None:
                     f"{cls.__qualname__} needs a value for {name!r} ({_text(parameter.type)})",
                     where=_caller(),
                 )
-        config.__dict__[name] = value
+        config.__dict__[name] = _check(cls, parameter, value)
 
 
 def checked(config: Config, name: str, value: Any) -> Any:
@@ -114,7 +119,7 @@ def checked(config: Config, name: str, value: Any) -> Any:
     state: State = config.__dict__["__xpm__"]
     if state.sealed:
         raise ParameterError(
-            f"{owner}.{name} cannot change: the object was submitted",
+            f"{owner}.{name} cannot change: the object was submitted, or is a default that others share",
             where=_caller(),
             hint="make a new object",
         )
@@ -123,9 +128,10 @@ def checked(config: Config, name: str, value: Any) -> Any:
     return _check(type(config), parameter, value)
 
 
-def walk(config: Config) -> Iterator[Config]:
+def walk(config: Config, leave_out: Callable[[Config], object] = lambda _part: False) -> Iterator[Config]:
     """``config`` and all objects that it is made of, each once, parts before wholes.
 
+    :param leave_out: says which objects to pass by, with all that they are made of
     :raises ParameterError: an object holds itself
     """
     done: set[int] = set()
@@ -141,7 +147,7 @@ def walk(config: Config) -> Iterator[Config]:
         elif key in on_path:
             loop = [type(part).__qualname__ for part in on_path.values()]
             raise ParameterError("an object holds itself: " + " > ".join([*loop, type(node).__qualname__]))
-        elif key not in done:
+        elif key not in done and not leave_out(node):
             on_path[key] = node
             stack.append((node, True))
             stack.extend((part, False) for part in parts_of(node) if id(part) not in done)
@@ -169,6 +175,17 @@ def parts_of(config: Config) -> list[Config]:
     if source is not None:
         found.append(source)
     return found
+
+
+def configs_in(value: Any) -> list[Config]:
+    """The objects in a value."""
+    if isinstance(value, Config):
+        return [value]
+    if isinstance(value, dict):
+        return [part for pair in value.items() for item in pair for part in configs_in(item)]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [part for item in value for part in configs_in(item)]
+    return []
 
 
 def _annotations(cls: type) -> dict[str, Any]:
@@ -200,19 +217,30 @@ def _evaluate(cls: type, name: str, text: str) -> Any:
         ) from error
 
 
-def _parameter(cls: type, name: str, declared: Any) -> Parameter:
+def _given(cls: type, name: str) -> Any:
+    """What the class's body says of a parameter; inside a job something may stand before it."""
     given = cls.__dict__.get(name, MISSING)
+    return given.declared if isinstance(given, Deferred) else given
+
+
+def _parameter(cls: type, name: str, declared: Any) -> Parameter:
+    given = _given(cls, name)
     wanted = declared.type
     if isinstance(wanted, str):
         wanted = _evaluate(cls, name, wanted)
     if isinstance(given, Field):
-        return Parameter(name, declared.kind, wanted, given.default, given.default_factory, given.ignore_default)
-    return Parameter(name, declared.kind, wanted, given, None, True)
+        return Parameter(name, declared.kind, wanted, given.default, given.default_factory, given.ignore_default, cls)
+    return Parameter(name, declared.kind, wanted, given, None, True, cls)
 
 
 def _check(cls: type, parameter: Parameter, value: Any, where: str = "") -> Any:
     try:
-        return convert(parameter.type, value, cls)
+        return convert(parameter.type, value, parameter.owner)
+    except RecursionError:
+        raise ParameterError(
+            f"the value of {cls.__qualname__}.{parameter.name} holds itself, or is nested too deeply",
+            where=where or _caller(),
+        ) from None
     except _Mismatch as mismatch:
         inner = f"; {mismatch}" if str(mismatch) else ""
         raise ParameterError(
@@ -265,7 +293,9 @@ def convert(wanted: Any, value: Any, cls: type) -> Any:
     if wanted is str:
         return str(_require(isinstance(value, str) and not isinstance(value, enum.Enum), value))
     if isinstance(wanted, type):
-        if wanted is bool or issubclass(wanted, (enum.Enum, Config)):
+        if issubclass(wanted, enum.Enum):
+            return _member(_require(isinstance(value, wanted), value))
+        if wanted is bool or issubclass(wanted, Config):
             return _require(isinstance(value, wanted), value)
         raise _Mismatch("this type cannot be a parameter")
     raise _Mismatch("this type cannot be a parameter")
@@ -302,7 +332,8 @@ def _container(origin: Any, arguments: tuple[Any, ...], value: Any, cls: type) -
     if origin in (set, frozenset, collections.abc.Set):
         wanted = arguments[0] if arguments else Any
         _require(isinstance(value, (set, frozenset)), value)
-        return {inside("an element", wanted, item) for item in value}
+        found = {inside("an element", wanted, item) for item in value}
+        return found if origin is set or (origin is not frozenset and isinstance(value, set)) else frozenset(found)
     if origin in (dict, collections.abc.Mapping):
         key_type, value_type = arguments or (Any, Any)
         _require(isinstance(value, dict), value)
@@ -325,12 +356,20 @@ def _container(origin: Any, arguments: tuple[Any, ...], value: Any, cls: type) -
 
 def _plain(value: Any) -> Any:
     """Any value that can be written down and hashed."""
-    if value is None or isinstance(value, (str, bool, int, float, PurePath, enum.Enum, Config, JobPath)):
+    if isinstance(value, enum.Enum):
+        return _member(value)
+    if value is None or isinstance(value, (str, bool, int, float, PurePath, Config, JobPath)):
         return value
-    for kind in (list, tuple, set, dict):
+    for kind in (list, tuple, set, frozenset, dict):
         if isinstance(value, kind):
             return _container(kind, (), value, Config)
     raise _Mismatch(f"a {type(value).__name__} cannot be a parameter's value")
+
+
+def _member(value: enum.Enum) -> enum.Enum:
+    if value.name not in type(value).__members__:
+        raise _Mismatch("a combination of flags cannot be a parameter's value")
+    return value
 
 
 def _caller() -> str:

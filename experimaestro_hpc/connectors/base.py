@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import IO, Any, Protocol
 
+from ..errors import ConnectionFailed
+
 
 class Channel(Protocol):
     """A command that runs on the other side."""
@@ -31,6 +33,12 @@ class Connector(Protocol):
         """Run a shell command there.
 
         :raises ConnectionFailed: the host cannot be reached, or refuses
+        """
+
+    def explain(self, complaint: str) -> ConnectionFailed:
+        """The error for a command that ended before it answered.
+
+        :param complaint: what came on its standard error
         """
 
     def close(self) -> None:

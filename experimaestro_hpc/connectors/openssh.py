@@ -78,5 +78,38 @@ class OpenSshConnector:
         )
         return OpenSshChannel(process)
 
+    def explain(self, complaint: str) -> ConnectionFailed:
+        what, hint = explain(self.host, complaint)
+        return ConnectionFailed(what, where=f"host {self.host}", hint=hint)
+
     def close(self) -> None:
         """Each channel is its own process; nothing else is open."""
+
+
+def explain(host: str, complaint: str) -> tuple[str, str]:
+    """What happened and what to do next, from what ``ssh`` wrote to its standard error."""
+    lines = complaint.strip().splitlines() or ["the connection ended without a word"]
+    works = f"does `ssh {host}` work?"
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in complaint:
+        return (
+            "the host's key has CHANGED; somebody may be listening in, so nothing was sent",
+            f"if the change is known to be right: `ssh {host}` says how to remove the old key",
+        )
+    if "Host key verification failed" in complaint:
+        return "the host's key is not known", f"connect once with: ssh {host}  and check the key that it shows"
+    if "Permission denied" in complaint:
+        return (
+            f"the login was refused: {lines[-1]}",
+            f"{works} check User and IdentityFile in ~/.ssh/config, or ssh-add the key",
+        )
+    if "Could not resolve" in complaint:
+        return (
+            f"the host's name is not known: {lines[-1].removeprefix('ssh: ')}",
+            "check `host` in the launcher file, and ~/.ssh/config",
+        )
+    if "timed out" in complaint or "refused" in complaint or "No route" in complaint:
+        return (
+            f"the host does not answer: {lines[-1].removeprefix('ssh: ')}",
+            f"is the network (or the VPN) up? {works}",
+        )
+    return "\n".join(lines[-3:]), works

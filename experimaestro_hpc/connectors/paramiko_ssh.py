@@ -102,6 +102,10 @@ class ParamikoConnector:
         connection.client.get_transport().set_keepalive(KEEPALIVE)
         return connection
 
+    def explain(self, complaint: str) -> ConnectionFailed:
+        what = complaint or "the connection ended without a word"
+        return ConnectionFailed(what, where=f"host {self.host}", hint=f"does `ssh {self.host}` work?")
+
     def close(self) -> None:
         if self.connection is not None:
             self.connection.close()

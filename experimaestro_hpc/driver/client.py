@@ -10,6 +10,8 @@ import base64
 import json
 import secrets
 import shlex
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -24,6 +26,8 @@ from . import ship
 
 #: tried in this order for the agent, after the launcher's own
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9", "/usr/bin/python3")
+#: seconds after which a connection that is not there yet is worth a word
+SLOW = 3.0
 #: the agent's exit status when its Python is too old
 _TOO_OLD = 97
 
@@ -149,15 +153,23 @@ class RemoteClient:
                 where=where,
                 hint="name one with `python` in [environment] of the launcher file",
             )
-        raise ConnectionFailed(
-            complaint or f"the agent ended without an answer (exit status {status})",
-            where=where,
-            hint=f"does `ssh {self.connector.host}` work?",
-        )
+        raise self.connector.explain(complaint)
 
     def _start(self) -> None:
         """Open a channel, start the agent, ship the package if it is not there yet."""
         self.nonce = secrets.token_hex(8)
+        slow = threading.Timer(SLOW, self._tell_slow)
+        slow.daemon = True
+        slow.start()
+        try:
+            self._start_quietly()
+        finally:
+            slow.cancel()
+
+    def _tell_slow(self) -> None:
+        print(f"still connecting to {self.connector.host} …", file=sys.stderr, flush=True)
+
+    def _start_quietly(self) -> None:
         channel = self.connector.open(agent_command(self.python))
         first = {
             "workdir": self.workdir,
@@ -178,7 +190,7 @@ class RemoteClient:
         except OSError as error:
             complaint = channel.complaint() or str(error)
             channel.close()
-            raise ConnectionFailed(complaint, where=f"host {self.connector.host}") from error
+            raise self.connector.explain(complaint) from error
         except XpmError:
             channel.close()
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import time
 from collections import Counter
@@ -12,11 +13,14 @@ from typing import Any, TextIO
 from ..agent.layout import Layout
 from ..agent.watch import State
 from ..config.objects import job_name
+from ..errors import ConnectionFailed
 from .mirror import pull
 from .session import Session
 
 #: seconds that the agent waits for a change before it answers
 PATIENCE = 20.0
+#: seconds before the first try to connect again, and between tries at most
+RECONNECT_FIRST, RECONNECT_MOST = 1.0, 60.0
 #: more jobs than this are summed up, not told one by one
 TALKATIVE = 20
 #: seconds between two summaries
@@ -95,6 +99,8 @@ class Monitor:
         self.summed_at = 0.0
         self.trouble = ""
         self.failures = 0
+        #: tries to connect again since the connection was lost
+        self.lost = 0
 
     def say(self, text: str) -> None:
         """Print a line, at once."""
@@ -117,15 +123,29 @@ class Monitor:
             for name, some in by_launcher.items():
                 self._look(self.sessions[name], some, patience)
 
+    def _rest(self, error: ConnectionFailed) -> None:
+        """Wait before the next try, longer each time."""
+        if not self.lost:
+            self.say(f"  {error.where or 'the cluster'}: {error.what}; the jobs go on, and so do the tries to connect")
+        time.sleep(min(RECONNECT_FIRST * 2 ** min(self.lost, 10), RECONNECT_MOST) * random.uniform(0.8, 1.2))
+        self.lost += 1
+
     def _is_over(self, job: str) -> bool:
         return self.states.get(job, {}).get("state") in FINAL
 
     def _look(self, session: Session, jobs: list[str], patience: float) -> None:
         seen = {job: self.states[job] for job in jobs if job in self.states}
-        answer = session.client.call("watch", jobs=jobs, seen=seen, seconds=patience)
-        changed: dict[str, State] = answer["states"]
-        ended = [job for job, state in changed.items() if state.get("state") in FINAL]
-        pull(session, ended)
+        try:
+            answer = session.client.call("watch", jobs=jobs, seen=seen, seconds=patience)
+            changed: dict[str, State] = answer["states"]
+            ended = [job for job, state in changed.items() if state.get("state") in FINAL]
+            pull(session, ended)
+        except ConnectionFailed as error:  # Wi-Fi gone, laptop asleep: the jobs do not mind
+            self._rest(error)
+            return
+        if self.lost:
+            self.lost = 0
+            self.say(f"  connected to {session.place} again")
         self.note(changed, len(jobs) > TALKATIVE)
         if answer["trouble"] != self.trouble:
             self.trouble = answer["trouble"]

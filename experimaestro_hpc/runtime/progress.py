@@ -27,14 +27,14 @@ class Reporter:
         self.path = path
         self.start = start
         self.levels: list[dict[str, Any]] = []
-        self.written = 0.0
         self.write()
+        self.written = 0.0  # so that the first report is written at once
 
     def report(self, value: float, level: int, desc: str | None) -> None:
         del self.levels[level + 1 :]
         while len(self.levels) <= level:
             self.levels.append({"value": 0.0, "desc": ""})
-        self.levels[level]["value"] = min(max(float(value), 0.0), 1.0)
+        self.levels[level]["value"] = min(max(0.0, float(value)), 1.0)  # nan counts as 0
         if desc is not None:
             self.levels[level]["desc"] = str(desc)
         if value >= 1.0 or time.monotonic() - self.written >= INTERVAL:
@@ -102,7 +102,7 @@ class tqdm:
         self.total = total
 
     def __iter__(self) -> Iterator[Any]:
-        for item in self.iterable or ():
+        for item in () if self.iterable is None else self.iterable:
             yield item
             self.update()
 

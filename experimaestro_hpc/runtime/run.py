@@ -74,28 +74,37 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     code = 0
     end: dict[str, Any] = {"state": "done"}
     try:
+        if not record:
+            raise Failure("launch", "its job.json is missing or cannot be read, so its parents are not known")
         _check_parents(workspace, record.get("parents") or [])
         code = _execute(workspace, job, directory, record)
     except Failure as failure:
-        print(f"xpm-hpc: {failure}", file=sys.stderr)
+        _say(f"xpm-hpc: {failure}\n")
         code, end = 1, {"state": "failed", "reason": failure.reason, "message": str(failure)}
     except BaseException as error:
         code, end = 1, {"state": "failed", "reason": "exit", "message": _show(error)}
+    if os.getpid() != start["pid"]:
+        return code  # a child that the task forked and that came out here; the marker is its parent's to write
     if code and end["state"] == "done":
         end = {"state": "failed", "reason": "exit", "message": f"the task ended with exit status {code}"}
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError as error:
-        code, end = code or 1, {"state": "failed", "reason": "exit", "message": f"output lost: {error}"}
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass  # the task closed it
+        except OSError as error:
+            if not code:
+                code, end = 1, {"state": "failed", "reason": "exit", "message": f"output lost: {error}"}
     end.update(start, ended=time.time(), exit_code=code, used=_used(time.monotonic() - began))
     end.update(python=sys.version.split()[0], packages=_packages())
+    for name in ("reason", "message"):  # of an earlier attempt
+        record.pop(name, None)
     try:
         write_json(os.path.join(directory, "job.json"), {**record, **end})
         # not forced to the disk: after a crash of the machine it must not be there when the task's own files are not
         write_json(stem + (".failed" if code else ".done"), end)
     except OSError as error:
-        print(f"xpm-hpc: {job}: the end of the task cannot be recorded: {error}", file=sys.stderr)
+        _say(f"xpm-hpc: {job}: the end of the task cannot be recorded: {error}\n")
         return code or 74
     return code
 
@@ -104,6 +113,7 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
     """Load and execute; returns the exit status that the task asks for."""
     loader = Loader(os.path.join(workspace, "jobs"), os.path.join(workspace, record.get("code") or ""))
     sys.argv = list(record.get("argv") or sys.argv[:1])
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # `jobs logs` shows it as it is printed
     try:
         task = loader.task(job)
     except Exception as error:
@@ -114,15 +124,16 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
         task.execute()
     except SystemExit as wanted:
         if wanted.code is None or isinstance(wanted.code, int):
-            return (wanted.code or 0) & 0xFF
-        print(wanted.code, file=sys.stderr)
+            code = int(wanted.code or 0)
+            return code & 0xFF or int(code != 0)  # no failure becomes a success by its last byte
+        _say(f"{wanted.code}\n")
         return 1
     return 0
 
 
 def _advice(error: Exception) -> str:
     where = f"on {os.uname().nodename} with {sys.executable} {sys.version.split()[0]}"
-    if isinstance(error, ImportError):
+    if isinstance(error, ModuleNotFoundError):
         return f"the task cannot be loaded {where}: {error}; install it in the environment of the launcher file"
     return f"the task cannot be loaded {where}: {type(error).__name__}: {error}"
 
@@ -177,8 +188,16 @@ def _show(error: BaseException) -> str:
     while trace is not None and trace.tb_next and trace.tb_frame.f_code.co_filename.startswith(here):
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace)
-    print("".join(lines), file=sys.stderr, end="")
+    _say("".join(lines))
     return "".join(traceback.format_exception_only(type(error), error)).strip()[-2000:]
+
+
+def _say(text: str) -> None:
+    """Write to the task's standard error, if there still is one: the marker matters more."""
+    try:
+        sys.stderr.write(text)
+    except (AttributeError, OSError, ValueError):
+        pass  # the task closed it, or the disk is full
 
 
 def _used(wall: float) -> dict[str, float]:
@@ -199,7 +218,10 @@ def _packages() -> dict[str, str]:
     of_python = getattr(sys, "stdlib_module_names", ())
     found = {}
     for name, module in sorted(sys.modules.items()):
-        version = None if "." in name or name.startswith("_") else getattr(module, "__dict__", {}).get("__version__")
+        try:
+            version = None if "." in name or name[0] == "_" else getattr(module, "__dict__", {}).get("__version__")
+        except Exception:
+            continue  # a module that loads itself now, and cannot
         if isinstance(version, str) and name not in of_python:
             found[name] = version
     return found

@@ -133,6 +133,12 @@ def parse_submitted(out: str) -> str | None:
     return None
 
 
+def complaint(err: str) -> str:
+    """What a command of Slurm's complains of, on one line without its own name."""
+    lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in err.splitlines()]
+    return "; ".join(line for line in lines if line)[:500]
+
+
 def expand(native: str, wanted: Iterable[str]) -> list[str]:
     """The elements among ``wanted`` that squeue's ``17_[0-3,7%2]`` stands for; others stand for themselves."""
     found = re.fullmatch(r"(\d+)_\[(.*?)(?:%\d+)?\]", native)
@@ -177,7 +183,8 @@ def queue_status(state: str, reason: str, host: str) -> Status:
     word = state.split()[0].rstrip("+") if state.strip() else ""
     host = "" if host == "n/a" else host
     if word in _ENDS:
-        ours = "dependency" if word == "CANCELLED" and reason.startswith("Dependency") else _ENDS[word]
+        # "Dependency" alone is why it waited when somebody cancelled it
+        ours = "dependency" if word == "CANCELLED" and reason == "DependencyNeverSatisfied" else _ENDS[word]
         return Status("ended", ours, detail=word, host=host)
     ours = _LIVE.get(word, "running")
     if ours == "queued" and any(reason.startswith(held) for held in _HELD):
@@ -210,8 +217,8 @@ def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status |
     if signal.isdigit() and int(signal):
         number = 128 + int(signal)
     ours = _ENDS[word]
-    if word == "CANCELLED" and reason.startswith("Dependency"):
-        ours = "dependency"
+    if word == "CANCELLED" and " by " not in state and reason.startswith("Dependency"):
+        ours = "dependency"  # "CANCELLED by 1001" was somebody
     if word == "FAILED" and number in (126, 127):
         ours = "launch"
     return Status(
@@ -255,9 +262,9 @@ class Slurm(Scheduler):
         native = parse_submitted(answer.out) if answer.code == 0 else None
         if native is not None:
             return self._elements(native, submission)
-        words = answer.words or f"sbatch ended with exit status {answer.code}"
+        words = complaint(answer.err) or f"sbatch ended with exit status {answer.code}"
         if answer.code and any(word in words.lower() for word in _FOR_GOOD):
-            raise SubmissionError(words.replace("sbatch: error: ", ""), where="sbatch")
+            raise SubmissionError(words, where="sbatch")
         raise NoInformation(f"sbatch: {words}")
 
     def query(self, native_ids: Sequence[str]) -> dict[str, Status]:

@@ -138,23 +138,41 @@ def test_kill_a_waiting_job(under_way):
     assert states(under_way)["concat"] == ("failed", "cancelled")
 
 
-@pytest.mark.parametrize(
-    ("option", "state", "why"),
-    [('begin = "now+1hour"', "queued", "BeginTime"), ("hold = true", "held", "JobHeldUser")],
-)
-def test_kill_a_job_that_does_not_start(desk, option, state, why):
-    desk.write("gated.py", GATED)
-    desk.launcher(more=f"[defaults]\n{option}\n")
-    desk.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", "gated.py", "--", "work").ok()
-    assert states(desk) == {"hello": (state, None), "world": (state, None), "concat": ("waiting", None)}
-    assert desk.jobs()["hello"]["detail"] == why
+def test_kill_queued_jobs(desk):
+    start_later(desk, 'begin = "now+1hour"')
+    assert states(desk) == {"hello": ("queued", None), "world": ("queued", None), "concat": ("waiting", None)}
+    assert desk.jobs()["hello"]["detail"] == "BeginTime"
+    ids = [job["identifier"] for job in desk.jobs().values()]
+    desk.run("xpm-hpc", "jobs", "kill", *ids, "--workdir", "work").ok()
+    assert {state for state, _ in states(desk).values()} == {"failed"}
+    assert states(desk)["hello"] == states(desk)["world"] == ("failed", "cancelled")
+    assert set(desk.slurm_jobs().values()) == {"CANCELLED"}
+
+
+def test_no_task_runs_without_its_parents(desk):
+    """For Slurm an array element that is cancelled before it ran is one that its children need not wait for."""
+    start_later(desk, "hold = true")
+    assert states(desk) == dict.fromkeys(("hello", "world", "concat"), ("held", None))
     kill(desk, "hello")
+    jobs = desk.jobs()
+    assert (jobs["hello"]["state"], jobs["hello"]["reason"]) == ("failed", "cancelled")
+
+    desk.open("world", "concat")
+    desk.on_login("scontrol", "release", jobs["world"]["native_id"], jobs["concat"]["native_id"])
     wait_for(lambda: states(desk)["concat"][0] == "failed", "concat to end")
     assert states(desk) == {
         "hello": ("failed", "cancelled"),
-        "world": (state, None),
+        "world": ("done", None),
         "concat": ("failed", "dependency"),
     }
+    assert desk.results("concat.out") in ([], [""])
+
+
+def start_later(desk: Desk, option: str):
+    """Submit GATED's jobs with an option of sbatch's that keeps them from starting."""
+    desk.write("gated.py", GATED)
+    desk.launcher(more=f"[defaults]\n{option}\n")
+    desk.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", "gated.py", "--", "work").ok()
 
 
 def test_a_prefix_must_fit_one_job(under_way):

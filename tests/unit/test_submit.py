@@ -1,0 +1,575 @@
+"""Submission: each job exactly once, whatever gets lost and whoever dies; what is refused says so and takes along only
+what depends on it."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experimaestro_hpc.agent import service as service_module
+from experimaestro_hpc.agent import submit as submit_module
+from experimaestro_hpc.agent.files import Packer
+from experimaestro_hpc.agent.layout import Layout
+from experimaestro_hpc.agent.receipts import Receipt, read_receipt
+from experimaestro_hpc.agent.service import Service, check_python
+from experimaestro_hpc.driver.mirror import pack
+from experimaestro_hpc.errors import SubmissionError, XpmError
+from experimaestro_hpc.schedulers.base import NoInformation, Request, Scheduler, Status, Submission
+
+A, B, C, D = (f"test.{name}/{name * 8}" for name in "abcd")
+TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class StandIn(Scheduler):
+    """A scheduler whose jobs are files, so that they outlive the process that submitted them."""
+
+    name = "standin"
+    arrays = True
+
+    def __init__(self, workspace: str) -> None:
+        super().__init__(workspace)
+        self.cluster = Path(workspace).parent / "cluster"
+        self.cluster.mkdir(exist_ok=True)
+        #: what becomes of the next submissions; then all is well
+        self.script: list[str] = []
+        self.submissions: list[Submission] = []
+        self.looked_for: list[str] = []
+        self.is_deaf = False
+
+    @classmethod
+    def directives(cls, request: Request) -> list[str]:
+        return []
+
+    def submit(self, submission: Submission) -> list[str]:
+        receipt = read_receipt(Layout(self.workspace), submission.token)
+        assert receipt is not None and receipt.state == "submitting", "the receipt is on the disk before the call"
+        self.submissions.append(submission)
+        what = self.script.pop(0) if self.script else "accept"
+        if what == "refuse":
+            raise SubmissionError("Invalid partition name specified", where="sbatch")
+        if what == "die before":
+            raise Crash
+        if what.startswith(("accept", "die after")):
+            with (self.cluster / submission.token).open("a") as file:
+                file.write("submitted\n")
+        if what == "die after":
+            raise Crash
+        if what != "accept":
+            raise NoInformation(TIMED_OUT)
+        return self.natives(submission)
+
+    @staticmethod
+    def natives(submission: Submission) -> list[str]:
+        return [f"{submission.token}_{index}" for index in submission.indexes] or [submission.token]
+
+    def find(self, submission: Submission) -> list[str] | None:
+        self.looked_for.append(submission.token)
+        if self.is_deaf:
+            raise NoInformation("squeue: slurm_load_jobs error: Unable to contact slurm controller")
+        return self.natives(submission) if (self.cluster / submission.token).exists() else None
+
+    def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
+        if self.is_deaf:
+            raise NoInformation("squeue: slurm_load_jobs error: Unable to contact slurm controller")
+        return {one: Status("queued", detail="Priority") for one in native_ids}
+
+    def cancel(self, native_ids: Sequence[str]) -> None:
+        raise AssertionError("nobody cancels here")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service_module, "scheduler_class", lambda _name: StandIn)
+    monkeypatch.setattr(submit_module, "PAUSES", (0.001, 0.001))
+
+
+Start = Callable[[], tuple[Service, Any]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    """A new agent on the same workspace, and its scheduler."""
+
+    def fresh() -> tuple[Service, Any]:
+        root = tmp_path / "workspace"
+        root.mkdir(exist_ok=True)
+        service = Service(str(root), "standin")
+        return service, service.scheduler
+
+    return fresh
+
+
+def group(token: str, jobs: Sequence[str], parents: Sequence[str] = ()) -> dict[str, Any]:
+    return {"token": token, "name": f"job-{token}", "jobs": list(jobs), "parents": list(parents)}
+
+
+def staged(groups: Sequence[dict[str, Any]], version: str = "1") -> dict[str, str]:
+    found = {}
+    for one in groups:
+        for job in one["jobs"]:
+            record = {"id": job, "parents": one["parents"], "version": version}
+            found[f"jobs/{job}/params.json"] = json.dumps(version)
+            found[f"jobs/{job}/job.json"] = json.dumps(record)
+            found[f"jobs/{job}/job.sh"] = f"#!/bin/bash\n# {version}\n"
+        if len(one["jobs"]) > 1:
+            found[f"batches/{one['token']}/array.sh"] = "#!/bin/bash\n"
+    return found
+
+
+def send(service: Service, *groups: dict[str, Any], version: str = "1", token: str = "request") -> dict[str, Any]:
+    """Submit; the answer, or the error."""
+    body, _ = pack(staged(groups, version), None, True)
+    with body:
+        arguments = {"token": token, "groups": list(groups), "code": "0123"}
+        document, _ = service.handle({"op": "submit", "arguments": arguments}, body)
+    return document.get("answer") or document["error"]
+
+
+def states(service: Service, *jobs: str) -> list[str]:
+    found = service.watcher.states(jobs)
+    return [found[job]["state"] + ":" + found[job].get("reason", "") for job in jobs]
+
+
+def times_submitted(scheduler: StandIn) -> dict[str, int]:
+    """How often the cluster has taken each token."""
+    return {path.name: path.read_text().count("\n") for path in scheduler.cluster.iterdir()}
+
+
+# --- All is well
+
+
+def test_everything_gets_to_its_place(start):
+    service, scheduler = start()
+    answer = send(service, group("t1", [A]), group("t2", [B, C], [A]), group("t3", [D], [A, B]))
+    assert answer == {
+        "natives": {A: "t1", B: "t2_0", C: "t2_1", D: "t3"},
+        "refused": {},
+        "attached": [],
+        "calls": {},
+    }
+    layout = service.layout
+    assert [(one.token, one.name, list(one.dependencies), list(one.indexes)) for one in scheduler.submissions] == [
+        ("t1", "job-t1", [], []),
+        ("t2", "job-t2", ["t1"], [0, 1]),
+        ("t3", "job-t3", ["t1", "t2_0"], []),
+    ]
+    assert [(one.script, one.directory) for one in scheduler.submissions[:2]] == [
+        (f"{layout.job(A)}/job.sh", str(layout.job(A))),
+        (f"{layout.batch('t2')}/array.sh", str(layout.batch("t2"))),
+    ]
+    assert scheduler.submissions[1].directories == [str(layout.job(B)), str(layout.job(C))]
+    assert (layout.batch("t2") / "array.sh").is_file()
+    for job, token in ((A, "t1"), (B, "t2"), (C, "t2"), (D, "t3")):
+        assert sorted(path.name for path in layout.job(job).iterdir()) == ["job.json", "job.sh", "params.json"]
+        assert (layout.record(job)["batch"], layout.record(job)["attempt"]) == (token, 1)
+        receipt = read_receipt(layout, token)
+        assert receipt is not None
+        assert (receipt.state, receipt.natives[job]) == ("submitted", answer["natives"][job])
+    assert list((layout.internal / "incoming").iterdir()) == []
+    assert states(service, A, B, C, D) == ["queued:", "waiting:", "waiting:", "waiting:"]
+
+
+def test_code_is_taken_in_once(start, tmp_path):
+    service, _ = start()
+    folder = service.layout.code("0123")
+    for text in ("first", "second"):
+        packer = Packer(True)
+        packer.add_bytes("code/main.py", text.encode())
+        body, _size = packer.finish()
+        arguments = {"token": text, "groups": [], "code": "0123"}
+        assert "answer" in service.handle({"op": "submit", "arguments": arguments}, body)[0]
+        assert (folder / "main.py").read_text() == "first"
+
+
+def test_what_is_known_is_attached_to_and_not_submitted_again(start):
+    service, scheduler = start()
+    send(service, group("t1", [A]))
+    other, scheduler = start()
+    answer = send(other, group("t2", [A]), group("t3", [B], [A]), version="2", token="other")
+    assert (answer["attached"], answer["natives"]) == ([A], {B: "t3"})
+    assert [(one.token, list(one.dependencies)) for one in scheduler.submissions] == [("t3", ["t1"])]
+    assert other.layout.record(A)["version"] == "1"
+    assert "# 1" in (other.layout.job(A) / "job.sh").read_text()
+
+
+def test_a_parent_that_is_done_is_no_dependency(start):
+    service, scheduler = start()
+    send(service, group("t1", [A]))
+    Path(f"{service.layout.stem(A)}.done").write_text("{}")
+    answer = send(service, group("t2", [A]), group("t3", [B], [A]), token="again")
+    assert (answer["attached"], answer["natives"]) == ([A], {B: "t3"})
+    assert list(scheduler.submissions[-1].dependencies) == []
+
+
+def test_an_array_of_which_some_are_known_keeps_its_indexes(start):
+    service, scheduler = start()
+    send(service, group("t1", [B]))
+    answer = send(service, group("t2", [A, B, C]), token="again")
+    assert scheduler.submissions[-1].indexes == [0, 2]
+    assert answer["natives"] == {A: "t2_0", C: "t2_2"}
+    assert answer["attached"] == [B]
+
+
+def test_a_single_one_left_of_an_array_is_still_an_element(start):
+    service, scheduler = start()
+    send(service, group("t1", [A, B]))
+    answer = send(service, group("t2", [A, C]), token="again")
+    assert (scheduler.submissions[-1].indexes, answer["natives"]) == ([1], {C: "t2_1"})
+
+
+def test_a_failed_job_is_submitted_again_without_what_it_left(start):
+    service, _ = start()
+    send(service, group("t1", [A]))
+    folder = service.layout.job(A)
+    stem = service.layout.stem(A)
+    for left in (f"{stem}.failed", folder / "progress.json", folder / "output.bin", f"{stem}.out"):
+        Path(left).write_text('{"reason": "exit"}')
+    assert states(service, A) == ["failed:exit"]
+    assert send(service, group("t2", [A]), version="2", token="again")["natives"] == {A: "t2"}
+    assert states(service, A) == ["queued:"]
+    assert service.layout.record(A) == {"id": A, "parents": [], "version": "2", "batch": "t2", "attempt": 2}
+    names = ["a.out", "job.json", "job.sh", "output.bin", "params.json"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
+# --- A reply is lost
+
+
+def test_lost_reply_and_the_job_exists(start):
+    service, scheduler = start()
+    scheduler.script = ["accept, and lose the reply"]
+    answer = send(service, group("t1", [A, B]), group("t2", [C], [A]))
+    assert answer["natives"] == {A: "t1_0", B: "t1_1", C: "t2"}
+    assert times_submitted(scheduler) == {"t1": 1, "t2": 1}
+    assert scheduler.looked_for == ["t1"]
+    assert scheduler.submissions[-1].dependencies == ["t1_0"]
+
+
+def test_lost_request_is_sent_again_once(start):
+    service, scheduler = start()
+    scheduler.script = ["lose"]
+    assert send(service, group("t1", [A]))["natives"] == {A: "t1"}
+    assert [one.token for one in scheduler.submissions] == ["t1", "t1"]
+    assert (times_submitted(scheduler), scheduler.looked_for) == ({"t1": 1}, ["t1"])
+
+
+def test_never_again_while_the_scheduler_does_not_answer(start):
+    service, scheduler = start()
+    scheduler.script = ["accept, and lose the reply"]
+    scheduler.is_deaf = True
+    answer = send(service, group("t1", [A]))
+    assert (answer["natives"], list(answer["refused"])) == ({}, [A])
+    assert TIMED_OUT in answer["refused"][A] and "looked up by the next run" in answer["refused"][A]
+    assert (len(scheduler.submissions), times_submitted(scheduler)) == (1, {"t1": 1})
+    assert not Path(f"{service.layout.stem(A)}.failed").exists()
+    assert states(service, A) == ["unscheduled:"]
+    # the next run, which finds it
+    service, scheduler = start()
+    answer = send(service, group("t2", [A]), token="again")
+    assert (answer["attached"], answer["natives"], answer["refused"]) == ([A], {}, {})
+    assert (scheduler.submissions, times_submitted(scheduler)) == ([], {"t1": 1})
+    assert service.watcher.states([A])[A]["native_id"] == "t1"
+
+
+def test_a_scheduler_that_loses_everything_is_given_up(start):
+    service, scheduler = start()
+    scheduler.script = ["lose"] * 99
+    answer = send(service, group("t1", [A]), group("t2", [B], [A]))
+    assert list(answer["refused"]) == [A, B]
+    assert [one.token for one in scheduler.submissions] == ["t1"] * 3
+    # the next run
+    service, scheduler = start()
+    assert send(service, group("t3", [A]), group("t4", [B], [A]), token="again")["natives"] == {A: "t3", B: "t4"}
+    assert times_submitted(scheduler) == {"t3": 1, "t4": 1}
+
+
+# --- Refused for good
+
+
+def test_refused_for_good(start):
+    service, scheduler = start()
+    scheduler.script = ["accept", "refuse"]
+    answer = send(
+        service,
+        group("t1", [A]),
+        group("t2", [B], [A]),
+        group("t3", [C], [B]),
+        group("t4", [D], [A]),
+    )
+    assert answer["natives"] == {A: "t1", D: "t4"}
+    assert answer["refused"] == {
+        B: "sbatch: Invalid partition name specified",
+        C: f"its parent {B} was refused",
+    }
+    assert [one.token for one in scheduler.submissions] == ["t1", "t2", "t4"]
+    assert states(service, A, B, C, D) == ["queued:", "failed:launch", "failed:dependency", "waiting:"]
+    for job, reason in ((B, "launch"), (C, "dependency")):
+        marker = service.layout.marker(job)
+        assert marker is not None
+        assert (marker["reason"], marker["message"], marker["by"]) == (reason, answer["refused"][job], "standin")
+        assert service.layout.record(job)["state"] == "failed"
+    assert scheduler.looked_for == []
+
+
+def test_grandchildren_of_a_refused_job(start):
+    service, scheduler = start()
+    scheduler.script = ["refuse"]
+    answer = send(service, group("t1", [A]), group("t2", [B], [A]), group("t3", [C], [B]), group("t4", [D]))
+    assert states(service, A, B, C, D) == ["failed:launch", "failed:dependency", "failed:dependency", "queued:"]
+    assert (list(answer["refused"]), list(answer["natives"])) == ([A, B, C], [D])
+
+
+def test_what_was_refused_can_be_submitted_again(start):
+    service, scheduler = start()
+    scheduler.script = ["refuse"]
+    send(service, group("t1", [A]), group("t2", [B], [A]))
+    answer = send(service, group("t3", [A]), group("t4", [B], [A]), token="again")
+    assert answer["natives"] == {A: "t3", B: "t4"}
+    assert states(service, A, B) == ["queued:", "waiting:"]
+
+
+@pytest.mark.parametrize("left", ["nothing", "a failed parent"])
+def test_a_parent_that_is_neither_done_nor_submitted(start, left):
+    service, scheduler = start()
+    if left == "a failed parent":
+        scheduler.script = ["refuse"]
+        send(service, group("t1", [A]))
+        scheduler.submissions.clear()
+    answer = send(service, group("t2", [B], [A]), token="again")
+    assert answer["refused"] == {B: f"its parent {A} is neither done nor submitted"}
+    assert (scheduler.submissions, states(service, B)) == ([], ["failed:launch"])
+
+
+# --- The process dies
+
+
+@pytest.mark.parametrize(
+    ("when", "taken"), [("die before", {"t3": 1, "t4": 1}), ("die after", {"t2": 1, "t4": 1})], ids=["before", "after"]
+)
+def test_died_while_it_submitted(start, when, taken):
+    """``t1`` was submitted; ``t2`` was cut off, before the scheduler took it or after."""
+    service, scheduler = start()
+    scheduler.script = ["accept", when]
+    with pytest.raises(Crash):
+        send(service, group("t1", [A]), group("t2", [B], [A]))
+    receipt = read_receipt(service.layout, "t2")
+    assert receipt is not None and receipt.state == "submitting"
+    assert states(start()[0], A, B) == ["queued:", "unscheduled:"]
+    service, scheduler = start()
+    answer = send(service, group("t3", [B], [A]), group("t4", [C], [B]), token="again")
+    assert answer["refused"] == {}
+    assert times_submitted(scheduler) == {"t1": 1, **taken}
+    assert scheduler.looked_for == ["t2"]
+    assert scheduler.submissions[-1].dependencies == [next(iter(taken))]
+    assert states(service, A, B, C) == ["queued:", "waiting:", "waiting:"]
+    assert answer["attached"] == ([B] if when == "die after" else [])
+
+
+def test_died_while_it_submitted_an_array(start):
+    service, scheduler = start()
+    scheduler.script = ["die after"]
+    with pytest.raises(Crash):
+        send(service, group("t1", [A, B, C]))
+    service, scheduler = start()
+    answer = send(service, group("t2", [B]), group("t3", [D], [A]), token="again")
+    assert (answer["attached"], answer["natives"]) == ([B], {D: "t3"})
+    assert {job: service.watcher.states([job])[job]["native_id"] for job in (A, B, C)} == {
+        A: "t1_0",
+        B: "t1_1",
+        C: "t1_2",
+    }
+
+
+def test_nothing_is_submitted_while_a_cut_off_submission_cannot_be_looked_up(start):
+    service, scheduler = start()
+    scheduler.script = ["die after"]
+    with pytest.raises(Crash):
+        send(service, group("t1", [A]))
+    service, scheduler = start()
+    scheduler.is_deaf = True
+    for token, job in (("t2", A), ("t3", B)):
+        error = send(service, group("t9", [C]), group(token, [job], [A] if job == B else []), token=token)
+        assert (error["kind"], "Unable to contact slurm controller" in error["what"]) == ("ConnectionFailed", True)
+        assert "nothing was submitted" in error["hint"]
+    assert (scheduler.submissions, times_submitted(scheduler)) == ([], {"t1": 1})
+    assert not service.layout.job(C).exists()
+    assert list((service.layout.internal / "incoming").iterdir()) == []
+    receipt = read_receipt(service.layout, "t1")
+    assert receipt is not None and receipt.state == "submitting"
+    # it answers again
+    scheduler.is_deaf = False
+    assert send(service, group("t4", [A]), token="again")["attached"] == [A]
+
+
+def test_died_before_the_receipt_was_written(start, monkeypatch):
+    service, scheduler = start()
+    monkeypatch.setattr(Receipt, "write", lambda *_: (_ for _ in ()).throw(Crash))
+    with pytest.raises(Crash):
+        send(service, group("t1", [A]))
+    monkeypatch.undo()
+    monkeypatch.setattr(service_module, "scheduler_class", lambda _name: StandIn)
+    service, scheduler = start()
+    assert states(service, A) == ["unscheduled:"]
+    assert send(service, group("t2", [A]), token="again")["natives"] == {A: "t2"}
+    assert times_submitted(scheduler) == {"t2": 1}
+    assert service.layout.record(A)["batch"] == "t2"
+
+
+def test_died_before_the_native_ids_were_noted(start, monkeypatch):
+    service, _ = start()
+    with monkeypatch.context() as patch, pytest.raises(Crash):
+        patch.setattr(Receipt, "settle", lambda *_: (_ for _ in ()).throw(Crash))
+        send(service, group("t1", [A]))
+    service, scheduler = start()
+    assert send(service, group("t2", [A]), token="again")["attached"] == [A]
+    assert times_submitted(scheduler) == {"t1": 1}
+
+
+def test_a_receipt_of_another_scheduler_is_left_alone(start):
+    service, scheduler = start()
+    scheduler.script = ["die after"]
+    with pytest.raises(Crash):
+        send(service, group("t1", [A]))
+    receipt = read_receipt(service.layout, "t1")
+    assert receipt is not None
+    receipt.scheduler = "another"
+    receipt.write(service.layout)
+    service, scheduler = start()
+    send(service, group("t2", [A]), token="again")
+    assert scheduler.looked_for == []
+
+
+# --- Two at once
+
+
+def test_two_at_once_submit_each_job_once(start, tmp_path):
+    """Two processes, the same forty jobs in groups cut differently; each must end up with all of them."""
+    jobs = [f"test.many/{number:08x}" for number in range(40)]
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(2), context.SimpleQueue()
+
+    def submit_all(name: str, size: int) -> None:
+        service, _ = start()
+        groups = [group(f"{name}{at}", jobs[at : at + size]) for at in range(0, len(jobs), size)]
+        barrier.wait(30)
+        answers.put(send(service, *groups, token=name))
+
+    children = [context.Process(target=submit_all, args=one) for one in (("x", 3), ("y", 4))]
+    for child in children:
+        child.start()
+    got = [answers.get() for _ in children]
+    for child in children:
+        child.join(30)
+    assert all({*one["natives"], *one["attached"]} == set(jobs) for one in got)
+    assert got[0]["natives"].keys().isdisjoint(got[1]["natives"])
+    assert sum(len(one["natives"]) for one in got) == len(jobs)
+    service, scheduler = start()
+    assert set(times_submitted(scheduler).values()) == {1}
+    natives = {job: state["native_id"] for job, state in service.watcher.states(jobs).items()}
+    assert natives == {**got[0]["natives"], **got[1]["natives"]}
+
+
+# --- What goes wrong before the scheduler is called
+
+
+def test_nothing_is_submitted_when_the_receipt_cannot_be_written(start, monkeypatch):
+    service, scheduler = start()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "/there")
+
+    monkeypatch.setattr(Receipt, "write", full)
+    error = send(service, group("t1", [A]))
+    assert (error["kind"], error["what"]) == ("WorkspaceError", "No space left on device: /there")
+    assert scheduler.submissions == []
+
+
+def test_nothing_is_submitted_when_the_files_do_not_arrive(start):
+    service, scheduler = start()
+    packer = Packer(True)
+    packer.add_bytes(f"jobs/{A}/job.sh", b"")
+    packer.add_bytes("../../evil", b"")
+    with packer.finish()[0] as body:
+        arguments = {"token": "request", "groups": [group("t1", [A])], "code": ""}
+        document, _ = service.handle({"op": "submit", "arguments": arguments}, body)
+    assert document["error"]["kind"] == "WorkspaceError"
+    assert (scheduler.submissions, (service.layout.root / "jobs").exists()) == ([], False)
+    assert list((service.layout.internal / "incoming").iterdir()) == []
+
+
+@pytest.mark.parametrize("job", ["../../etc/passwd", "test.a", "test.a/", "/abc", "test.a/../b", "a\nb/12", "../12"])
+def test_a_job_id_that_is_none(start, job):
+    service, scheduler = start()
+    assert send(service, group("t1", [job]))["kind"] == "WorkspaceError"
+    assert scheduler.submissions == []
+    document, _ = service.handle({"op": "survey", "arguments": {"jobs": [job]}}, None)
+    assert (document["error"]["kind"], "no job id" in document["error"]["what"]) == ("WorkspaceError", True)
+
+
+@pytest.mark.parametrize("operation", ["handle", "__init__", "_take_code", "nonsense", None, "layout"])
+def test_only_operations_can_be_asked_for(start, operation):
+    document, _ = start()[0].handle({"op": operation, "arguments": {}}, None)
+    assert f"no operation {operation!r}" in document["error"]["what"]
+
+
+# --- What is known before
+
+
+def test_survey(start):
+    service, scheduler = start()
+    send(service, group("t1", [A]))
+    answer = service.handle({"op": "survey", "arguments": {"jobs": [A, B], "code": "0123"}}, None)[0]["answer"]
+    assert {job: state["state"] for job, state in answer["states"].items()} == {A: "queued", B: "unscheduled"}
+    assert (answer["has_code"], answer["trouble"]) == (False, "")
+    service.layout.code("0123").mkdir(parents=True)
+    scheduler.is_deaf = True
+    answer = service.handle({"op": "survey", "arguments": {"jobs": [A], "code": "0123"}}, None)[0]["answer"]
+    assert answer["has_code"]
+    assert (answer["states"][A]["state"], "Unable to contact" in answer["trouble"]) == ("queued", True)
+
+
+def test_a_host_without_the_scheduler_is_told_at_once(start, monkeypatch):
+    monkeypatch.setattr(StandIn, "command", "sbatch-of-nowhere")
+    document, _ = start()[0].handle({"op": "survey", "arguments": {"jobs": [A]}}, None)
+    assert "there is no sbatch-of-nowhere on" in document["error"]["what"]
+    assert "login node" in document["error"]["hint"]
+
+
+@pytest.mark.parametrize(
+    ("prints", "refused"),
+    [
+        ("3.6", "is 3.6"),
+        ("2.7", "is 2.7"),
+        ("3.8", "is 3.8"),
+        ("module loaded\n3.8", "is 3.8"),
+        ("3.9", ""),
+        ("3.13", ""),
+        ("4.0", ""),
+        ("", ""),
+        ("what?", ""),
+    ],
+)
+def test_a_python_that_is_too_old_is_refused(tmp_path, monkeypatch, prints, refused):
+    fake = tmp_path / "oldpython"
+    fake.write_text(f"#!/bin/sh\necho '{prints}'\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    if refused:
+        with pytest.raises(XpmError, match=refused) as caught:
+            check_python("oldpython", "gate")
+        assert "gate" in caught.value.where
+    else:
+        check_python("oldpython", "gate")
+
+
+def test_a_python_that_only_the_nodes_have_is_not_judged():
+    check_python("python-of-the-nodes", "gate")
