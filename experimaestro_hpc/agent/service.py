@@ -193,6 +193,7 @@ class Service:
         }
         waiting_first = sorted(live, key=lambda job: states[job]["state"] == "running")
         self.scheduler.cancel([live[job] for job in waiting_first])
+        self.watcher.cancelled.update(live[job] for job in live if states[job]["state"] != "running")
         return {"cancelled": waiting_first}
 
 

@@ -40,6 +40,7 @@ class Watcher:
         self.finals: dict[str, State] = {}
         self.statuses: dict[str, Status] = {}
         self.first_missed: dict[str, float] = {}
+        self.cancelled: set[str] = set()  # native ids that were cancelled through us before they ran
         self.asked_at: float | None = None
         self.trouble = ""
         self.rest_until = 0.0
@@ -49,7 +50,7 @@ class Watcher:
         for job in jobs:
             self.records.pop(job, None)
             self.finals.pop(job, None)
-            self.first_missed.pop(job, None)
+            self.first_missed.pop(f"marker of {job}", None)
 
     def states(self, jobs: Iterable[str], max_age: float = 0.0) -> dict[str, State]:
         """The state of each job; the scheduler is asked if its last answer is older than ``max_age`` seconds."""
@@ -122,7 +123,7 @@ class Watcher:
     def _ask(self, natives: list[str], max_age: float) -> None:
         now = self.clock()
         fresh = self.asked_at is not None and now - self.asked_at < max_age
-        if fresh and all(native in self.statuses for native in natives):
+        if fresh and all(native in self.statuses or native in self.first_missed for native in natives):
             return
         if fresh and self.trouble:
             return  # no hammering of a scheduler in trouble
@@ -131,6 +132,8 @@ class Watcher:
             answer = self.scheduler.query(natives)
         except NoInformation as error:
             self.trouble = str(error)
+            for native in natives:  # what nobody answers about is not missing
+                self.first_missed.pop(native, None)
             return
         self.trouble = ""
         self.statuses.update(answer)
@@ -150,10 +153,11 @@ class Watcher:
         status = self.statuses.get(native)
         missed = self.first_missed.get(native)
         if missed is not None and (status is None or status.state != "ended"):
+            if native in self.cancelled:  # Slurm forgets an array's element that is cancelled while it waits
+                return self._conclude(job, Status("ended", "cancelled", "cancelled before it ran"), state, running)
             if self.clock() - missed > LOST_AFTER:
                 words = f"{self.scheduler.name} has not known job {native} for {LOST_AFTER:.0f} s"
                 return self._conclude(job, Status("ended", "lost", words), state, running)
-            status = None
         if status is not None and status.state == "ended":
             return self._ended(job, status, state, running)
         if running is not None:

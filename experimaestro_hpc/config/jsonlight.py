@@ -41,6 +41,10 @@ def loads(text: str) -> Any:
         value, end = _c.make_scanner(_Settings)(text, 0)  # type: ignore[arg-type]
     except StopIteration as stop:
         raise ValueError(f"no JSON: unexpected end or character at {stop.value}") from None
+    except SystemError:  # Python 3.11 has no words for what is wrong unless json is loaded
+        from json import loads as slow_loads
+
+        return slow_loads(text)
     if end != len(text):
         raise ValueError(f"no JSON: something follows at {end}")
     return value

@@ -338,7 +338,8 @@ def _container(origin: Any, arguments: tuple[Any, ...], value: Any, cls: type) -
         key_type, value_type = arguments or (Any, Any)
         _require(isinstance(value, dict), value)
         return {
-            inside(f"key {key!r}", key_type, key): inside(f"[{key!r}]", value_type, item) for key, item in value.items()
+            inside(f"key {_short(key)}", key_type, key): inside(f"[{_short(key)}]", value_type, item)
+            for key, item in value.items()
         }
     if origin is tuple:
         _require(isinstance(value, tuple), value)
@@ -391,5 +392,8 @@ def _text(wanted: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except Exception:
+        return "..."  # an integer of thousands of digits, or a class of the user's
     return text if len(text) <= 60 else text[:57] + "..."

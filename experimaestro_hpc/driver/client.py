@@ -149,7 +149,7 @@ class RemoteClient:
         where = f"host {self.connector.host}"
         if status == _TOO_OLD:
             raise XpmError(
-                f"no Python 3.9 or newer was found for the agent: {complaint}",
+                "no Python 3.9 or newer was found for the agent" + (f": {complaint}" if complaint else ""),
                 where=where,
                 hint="name one with `python` in [environment] of the launcher file",
             )
@@ -217,7 +217,8 @@ def agent_command(python: str) -> str:
     script = (
         f'for p in {names}; do command -v "$p" >/dev/null 2>&1 || continue; '
         f'"$p" -c "import base64; exec(base64.b64decode(\'{code}\').decode())"; '
-        f'r=$?; [ "$r" = {_TOO_OLD} ] || exit "$r"; "$p" --version >&2; done; exit {_TOO_OLD}'
+        f'r=$?; case "$r" in {_TOO_OLD}) "$p" --version >&2 ;; 126|127) ;; *) exit "$r" ;; esac; '  # 126: not executable
+        f"done; exit {_TOO_OLD}"
     )
     return f"exec sh -c {shlex.quote(script)}"
 

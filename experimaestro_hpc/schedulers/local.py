@@ -29,6 +29,10 @@ from .base import NoInformation, Request, Scheduler, Status, Submission
 from .command import clean_environment
 
 
+#: what the runner reads of a script's directives
+_NUMBERS = ("cores", "gpus", "seconds", "slots", "gpu_slots")
+
+
 class Folder(NamedTuple):
     """The places in ``.xpm/local``."""
 
@@ -92,7 +96,7 @@ def parse_directives(script: str) -> dict[str, str]:
 
 
 def parse_journal(text: str) -> dict[str, tuple[str, ...]]:
-    """Each job's last event: ``("running", pid, "-")`` or ``("ended", exit code, reason)``."""
+    """Each job's last event: ``("running", pid, start in seconds since 1970)`` or ``("ended", code, reason)``."""
     last: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         native, *event = line.split(" ")
@@ -155,6 +159,11 @@ class Local(Scheduler):
             wishes = parse_directives(script.read_text(errors="surrogateescape"))
         except OSError as error:
             raise SubmissionError(f"the script cannot be read: {error}", where=str(script)) from error
+        for name in _NUMBERS:
+            value = wishes.get(name, "1")
+            if not value.replace(".", "", 1 if name == "seconds" else 0).isdecimal():
+                hint = "check [defaults] in the launcher file"
+                raise SubmissionError(f"{name} = {value!r} is no number", where="local", hint=hint)
         gpus = int(wishes.get("gpus", 0))
         there = int(wishes.get("gpu_slots", gpus_here()))
         if gpus > there:

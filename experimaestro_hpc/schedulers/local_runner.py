@@ -86,11 +86,14 @@ class Runner:
             if event is not None and event[0] == "running":
                 del self.waiting[native]
                 job.pid = int(event[1])
+                job.started = time.monotonic() - (time.time() - float(event[2]))
                 self.running[native] = job
 
     def _compact(self, last: dict[str, tuple[str, ...]]) -> None:
         if len(last) > _JOURNAL_LINES:
-            keep = list(last.items())[-_JOURNAL_LINES // 2 :]
+            ended = [native for native, event in last.items() if event[0] == "ended"]
+            drop = set(ended[: -_JOURNAL_LINES // 2])
+            keep = [(native, event) for native, event in last.items() if native not in drop]
             temporary = self.folder.journal.with_suffix(".tmp")
             temporary.write_text("".join(f"{native} {' '.join(event)}\n" for native, event in keep))
             temporary.rename(self.folder.journal)
@@ -202,7 +205,7 @@ class Runner:
             return
         job.pid, job.started = job.process.pid, time.monotonic()
         self.running[job.native] = job
-        self._write(job.native, "running", str(job.pid), "-")
+        self._write(job.native, "running", str(job.pid), f"{time.time():.3f}")
 
     def _kill(self, job: Job, reason: str) -> None:
         job.reason = reason

@@ -110,6 +110,8 @@ def options_of(request: Request) -> dict[str, object]:
     if resources.cores:
         options["cpus-per-task"] = resources.cores
     if resources.memory:
+        for other in ("mem-per-cpu", "mem-per-gpu"):  # sbatch refuses them together
+            options.pop(other, None)
         options["mem"] = f"{-(-resources.memory // 1024**2)}M"
     if resources.nodes and resources.nodes > 1:
         options["nodes"] = resources.nodes
@@ -255,6 +257,9 @@ class Slurm(Scheduler):
         ]
         if submission.indexes:
             argv.append(f"--array={ranges(submission.indexes)}")
+        if "%" in submission.directory:  # Slurm looks for its patterns in the folder as well
+            log = f"{submission.directory.replace('%', '%%')}/{'%a.log' if submission.indexes else 'slurm.log'}"
+            argv += [f"--output={log}", f"--error={log}"]
         if submission.dependencies:
             argv.append(f"--dependency=afterok:{':'.join(submission.dependencies)}")
             argv.append("--kill-on-invalid-dep=yes")
@@ -270,7 +275,8 @@ class Slurm(Scheduler):
     def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
         if not native_ids:
             return {}
-        answer = self.commands.run(["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N"])
+        argv = ["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N"]
+        answer = self.commands.run(argv, extra={"SLURM_BITSTR_LEN": "0"})  # lists of elements are not cut short
         if answer.code:
             raise NoInformation(f"squeue: {answer.words}")
         found = parse_queue(answer.out, native_ids)
@@ -307,8 +313,10 @@ class Slurm(Scheduler):
         answer = self.commands.run(argv)
         if answer.code:
             raise NoInformation(f"sacct: {answer.words}")
-        for line in answer.out.split():
-            return self._elements(line.partition("_")[0], submission)
+        for line in answer.out.splitlines():
+            native = line.strip().partition("_")[0]
+            if native.isdigit():
+                return self._elements(native, submission)
         return None
 
     @staticmethod

@@ -140,6 +140,11 @@ class Desk:
             os.chown(made, owner.st_uid, owner.st_gid)
         return path
 
+    def write_there(self, name: str, text: str, mode: int = 0o644) -> str:
+        """Write a file into the workdir on the cluster; its path there."""
+        self._write(self.rig.home("login", self.user), self.there / name, text).chmod(mode)
+        return f"/home/{self.user}/{self.folder}/{name}"
+
     def launcher(
         self,
         name: str = "mycluster",

@@ -1,0 +1,139 @@
+"""After the submission nothing on the laptop is needed: the process, the connection, the network."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from desk import GATED, Desk, wait_for
+from rig_machine import is_in
+
+RUN = ("xpm-hpc", "run", "--launcher", "mycluster", "gated.py", "--", "work")
+DONE = ["concat.done", "say.done", "say.done"]
+
+
+@pytest.fixture
+def gated(desk: Desk) -> Desk:
+    desk.write("gated.py", GATED)
+    desk.launcher()
+    return desk
+
+
+@pytest.fixture
+def link(rig) -> Iterator[Callable[[str], None]]:
+    """Pull the laptop's network cable, `link("down")`, and put it back; at the other end: so it keeps its routes."""
+
+    def link(state: str) -> None:
+        subprocess.run(["ip", "-netns", f"{rig.name}-hub", "link", "set", "to-laptop", state], check=True)
+
+    yield link
+    link("up")
+    wait_for(lambda: rig.exec("laptop", ["ssh", "-o", "ConnectTimeout=2", "mycluster", "true"]).returncode == 0, "ssh")
+
+
+def assert_fetched(desk: Desk):
+    """Another process finds all done and fetches the results, and the script has nothing left to do."""
+    jobs = desk.jobs()
+    assert {label: job["state"] for label, job in jobs.items()} == dict.fromkeys(("hello", "world", "concat"), "done")
+    assert desk.results("concat.out") == ["HELLO WORLD\n"]
+    again = desk.run(*RUN).ok()
+    assert "3 done before" in again.text
+    assert list(desk.slurm_jobs().values()) == ["COMPLETED"] * 3
+
+
+def test_detach_returns_while_the_jobs_go_on(gated):
+    began = time.monotonic()
+    ended = gated.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", *RUN[4:]).ok()
+    assert time.monotonic() - began < 20
+    assert "3 to run" in ended.out
+    assert re.search("^detached: .*xpm-hpc jobs --workdir .*/work$", ended.out, re.MULTILINE)
+    assert set(gated.slurm_jobs().values()) <= {"PENDING", "RUNNING", "CONFIGURING"}
+    assert gated.markers() == []
+
+    under_way = gated.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", *RUN[4:]).ok()
+    assert "3 under way" in under_way.out
+    gated.open("hello", "world", "concat")
+    wait_for(lambda: gated.markers() == DONE, "the graph's end")
+    assert_fetched(gated)
+
+
+def test_the_graph_is_finished_while_the_laptop_is_cut_off(gated, link):
+    gated.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", *RUN[4:]).ok()
+    link("down")
+    gated.open("hello", "world", "concat")
+    wait_for(lambda: gated.markers() == DONE, "the graph's end")
+
+    cut_off = gated.run("xpm-hpc", "jobs", "--workdir", "work")
+    assert cut_off.status == 3, cut_off
+    assert "Traceback" not in cut_off.text
+    warning = r"^warning: host mycluster: .*\n.*ssh mycluster(.*\n)*  shown as it was last seen$"
+    assert re.search(warning, cut_off.err, re.MULTILINE), cut_off
+    assert cut_off.out.count("gated.") == 3
+    gated.run(*RUN).error(3, "host mycluster: ", "ssh mycluster")
+
+    link("up")
+    wait_for(lambda: gated.run("xpm-hpc", "jobs", "--workdir", "work").status == 0, "the cluster to be reached again")
+    assert_fetched(gated)
+
+
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_the_graph_is_finished_when_the_driver_is_killed(gated, rig, transport):
+    gated.launcher(transport=transport)
+    with gated.start(*RUN) as driver:
+        try:
+            read_until(driver, "running on c")
+            assert agents(rig)
+        finally:
+            driver.kill()
+    gated.open("hello", "world", "concat")
+    wait_for(lambda: gated.markers() == DONE, "the graph's end")
+    wait_for(lambda: not agents(rig), "the agent to notice that it is alone")
+    assert_fetched(gated)
+
+
+def test_ctrl_c_leaves_the_jobs_and_the_script_comes_back_to_them(gated):
+    with gated.start(*RUN) as driver:
+        try:
+            read_until(driver, "running on c")
+            driver.send_signal(signal.SIGINT)
+            told = driver.communicate(timeout=60)[0]
+        finally:
+            driver.kill()
+    assert driver.returncode == 130
+    assert "detached: the jobs go on" in told
+    assert "xpm-hpc jobs kill" in told
+    assert "Traceback" not in told
+
+    with gated.start(*RUN) as driver:
+        try:
+            assert "3 under way" in driver.stdout.readline()
+            gated.open("hello", "world", "concat")
+            told = driver.communicate(timeout=60)[0]
+        finally:
+            driver.kill()
+    assert driver.returncode == 0
+    assert told.endswith("experiment gated: 3 done\n")
+    assert_fetched(gated)
+
+
+def read_until(process: subprocess.Popen[str], words: str):
+    """Read what a process prints up to the line that has these words."""
+    assert any(words in line for line in process.stdout), f"it ended without saying {words!r}"
+
+
+def agents(rig) -> list[int]:
+    """The agents on the login node."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        pid = int(path.parent.name)
+        try:
+            if b"b64decode" in path.read_bytes() and is_in(pid, [Path(f"/run/netns/{rig.name}-login")]):
+                found.append(pid)
+        except OSError:
+            continue  # it has ended
+    return found
