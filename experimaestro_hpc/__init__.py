@@ -19,6 +19,8 @@ _HOME = {
     "PathGenerator": "config.objects",
     "tag": "config.objects",
     "tags": "config.objects",
+    "configure": "config.configure",
+    "grid": "config.grid",
     "identifier": "config.identifier",
     "progress": "runtime.progress",
     "tqdm": "runtime.progress",
@@ -32,7 +34,9 @@ __all__ = [*sorted(_HOME), "__version__"]
 
 TYPE_CHECKING = False  # the name type checkers know, without the cost of importing typing
 if TYPE_CHECKING:
+    from .config.configure import configure as configure
     from .config.context import RunMode as RunMode
+    from .config.grid import grid as grid
     from .config.identifier import identifier as identifier
     from .config.objects import Config as Config
     from .config.objects import Constant as Constant

@@ -238,6 +238,33 @@ def kill(ids: Sequence[str], workdir: str | None) -> int:
     return 0
 
 
+@command.command(name="diff")
+@click.argument("left", metavar="A")
+@click.argument("right", metavar="B")
+@workdir_option
+@json_option
+def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
+    """Say which parameters make two jobs differ."""
+    from ..runtime.files import read_json  # for this command only
+    from ..workspace.diff import differences
+
+    views = load_jobs(find_workspace(workdir))
+    one, other = (resolve(views, [prefix])[0] for prefix in (left, right))
+    documents = [read_json(f"{job['path']}/params.json") for job in (one, other)]
+    if documents[0] is None or documents[1] is None:
+        raise WorkspaceError(
+            "the parameters of a job cannot be read", where=(one if documents[0] is None else other)["path"]
+        )
+    found = differences(documents[0], documents[1])
+    if as_json:
+        print_json([entry._asdict() for entry in found])
+    elif not found:
+        print("no parameter differs")
+    else:
+        print_table(found, ["parameter", short(one["id"]), short(other["id"])])
+    return 0
+
+
 @command.command(name="path")
 @ids_argument
 @workdir_option

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import types
 from pathlib import Path
 
 import click
 
+from ..config.configure import VARIABLE
 from ..driver.options import RunOptions, run_options
 from ..errors import XpmError
 
@@ -17,14 +20,26 @@ from ..errors import XpmError
 @click.option("--workdir", metavar="DIR", default="", help="The workspace, in place of the script's own.")
 @click.option("--detach", is_flag=True, help="Return when all is submitted; the jobs go on.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, touch nothing.")
+@click.option("-c", "settings", multiple=True, metavar="NAME=VALUE", help="A setting for the script's configure().")
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def command(launcher: str, workdir: str, detach: bool, dry_run: bool, script: str, arguments: tuple[str, ...]) -> None:
+def command(
+    launcher: str,
+    workdir: str,
+    detach: bool,
+    dry_run: bool,
+    settings: tuple[str, ...],
+    script: str,
+    arguments: tuple[str, ...],
+) -> None:
     """Run the experiment in SCRIPT, with its own ARGUMENTS after `--`.
 
     \b
     xpm-hpc run --launcher mycluster --detach experiment.py -- DIR --seed 3
+    xpm-hpc run -c lr=0.1 -c model.layers=2 experiment.py
     """
+    if settings:
+        os.environ[VARIABLE] = json.dumps(settings)
     run_options.set(RunOptions(launcher, workdir, detach, dry_run))
     run_script(Path(script), [script, *arguments])
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..config.configure import VARIABLE
 from ..config.objects import Task, job_name, tags
 from ..config.serialize import params_text
 from ..resources import Resources
@@ -162,6 +163,7 @@ class JobMaker:
             "resources": job.request.resources.to_json(),
             "code": self.code,
             "argv": self.argv,
+            "settings": os.environ.get(VARIABLE, ""),
             "git": {"commit": self.snapshot.commit, "dirty": self.snapshot.is_dirty},
             "driver": {
                 "xpm_hpc": __version__,

@@ -113,6 +113,8 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
     """Load and execute; returns the exit status that the task asks for."""
     loader = Loader(os.path.join(workspace, "jobs"), os.path.join(workspace, record.get("code") or ""))
     sys.argv = list(record.get("argv") or sys.argv[:1])
+    if record.get("settings"):
+        os.environ["XPM_HPC_SETTINGS"] = record["settings"]  # for configure(); its module is not for every job
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # `jobs logs` shows it as it is printed
     try:
         task = loader.task(job)

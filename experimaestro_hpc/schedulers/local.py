@@ -28,7 +28,6 @@ from ..errors import SubmissionError
 from .base import NoInformation, Request, Scheduler, Status, Submission
 from .command import clean_environment
 
-
 #: what the runner reads of a script's directives
 _NUMBERS = ("cores", "gpus", "seconds", "slots", "gpu_slots")
 
