@@ -19,6 +19,7 @@ _HOME = {
     "PathGenerator": "config.objects",
     "tag": "config.objects",
     "tags": "config.objects",
+    "CommandTask": "config.commands",
     "configure": "config.configure",
     "grid": "config.grid",
     "identifier": "config.identifier",
@@ -34,6 +35,7 @@ __all__ = [*sorted(_HOME), "__version__"]
 
 TYPE_CHECKING = False  # the name type checkers know, without the cost of importing typing
 if TYPE_CHECKING:
+    from .config.commands import CommandTask as CommandTask
     from .config.configure import configure as configure
     from .config.context import RunMode as RunMode
     from .config.grid import grid as grid

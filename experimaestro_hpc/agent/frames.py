@@ -66,7 +66,10 @@ def read_exactly(stream: IO[bytes], size: int) -> bytes:
     """
     pieces = []
     while size:
-        piece = stream.read(min(size, CHUNK))
+        try:
+            piece = stream.read(min(size, CHUNK))
+        except OSError as error:
+            raise ConnectionFailed(f"the connection was lost in the middle of an answer: {error}") from error
         if not piece:
             raise ConnectionFailed("the connection ended in the middle of an answer")
         pieces.append(piece)

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ..driver.monitor import LAST_LINES, duration, last_lines, short
+from ..driver.monitor import LAST_LINES, duration, first_line, last_lines, short
 from ..driver.refresh import by_launcher, look, refresh, session_of
 from ..driver.session import Session
 from ..errors import WorkspaceError, XpmError
@@ -127,9 +127,7 @@ def _when(one: View) -> str:
 
 
 def _note(one: View) -> str:
-    text = one["message"] if one["state"] == "failed" else one["detail"]
-    lines = str(text or "").splitlines()
-    return lines[-1][:60] if lines else ""
+    return first_line(str((one["message"] if one["state"] == "failed" else one["detail"]) or ""))[:60]
 
 
 def _chosen(root: Path, ids: Sequence[str]) -> tuple[list[View], list[XpmError]]:

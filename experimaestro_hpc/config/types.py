@@ -190,6 +190,8 @@ def configs_in(value: Any) -> list[Config]:
 
 def _annotations(cls: type) -> dict[str, Any]:
     """The annotations of the class itself, as written."""
+    if sys.version_info < (3, 10):
+        return dict(vars(cls).get("__annotations__", {}))
     return inspect.get_annotations(cls)
 
 

@@ -21,7 +21,7 @@ from ..agent.frames import Body, read_frame, write_frame
 from ..agent.main import BOOTSTRAP
 from ..agent.service import Service
 from ..connectors.base import Channel, Connector
-from ..errors import ConnectionFailed, XpmError
+from ..errors import ConnectionFailed, WorkspaceError, XpmError
 from . import ship
 
 #: tried in this order for the agent, after the launcher's own
@@ -57,8 +57,11 @@ class LocalClient:
     """Operations on a workspace of this machine, in this process."""
 
     def __init__(self, root: Path, scheduler: str, shipment: ship.Shipment) -> None:
-        root.mkdir(parents=True, exist_ok=True)
-        ship.install(shipment, root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            ship.install(shipment, root)
+        except OSError as error:
+            raise WorkspaceError(f"the workspace cannot be used: {error}", where=str(root)) from error
         self.service = Service(str(root), scheduler)
         self.round_trips = 0
 
@@ -105,15 +108,22 @@ class RemoteClient:
 
     def call(self, operation: str, *, body: IO[bytes] | None = None, size: int = 0, **arguments: Any) -> Any:
         answer, left = self._request(operation, arguments, body, size)
-        left.drain()
+        self._take(left, Body.drain)
         return answer
 
     def receive(self, operation: str, take: Callable[[Any], Any], **arguments: Any) -> Any:
         answer, body = self._request(operation, arguments, None, 0)
         if body.left:
-            take(body)
-        body.drain()
+            self._take(body, take)
         return answer
+
+    def _take(self, body: Body, take: Callable[[Any], Any]) -> None:
+        try:
+            take(body)
+            body.drain()
+        except BaseException:  # the rest of this answer would get in the way of the next one
+            self.close()
+            raise
 
     def hello(self) -> dict[str, Any]:
         if self.channel is None:
@@ -143,17 +153,20 @@ class RemoteClient:
 
     def _read(self, channel: Channel) -> tuple[Any, int]:
         frame = read_frame(channel.stdout, self.nonce)
-        if frame is not None:
-            return frame
+        if frame is None:
+            raise self._ended(channel)
+        return frame
+
+    def _ended(self, channel: Channel) -> XpmError:
+        """Why the agent ended without an answer."""
         status, complaint = channel.exit_status(), channel.complaint()
-        where = f"host {self.connector.host}"
         if status == _TOO_OLD:
-            raise XpmError(
+            return XpmError(
                 "no Python 3.9 or newer was found for the agent" + (f": {complaint}" if complaint else ""),
-                where=where,
+                where=f"host {self.connector.host}",
                 hint="name one with `python` in [environment] of the launcher file",
             )
-        raise self.connector.explain(complaint)
+        return self.connector.explain(complaint)
 
     def _start(self) -> None:
         """Open a channel, start the agent, ship the package if it is not there yet."""
@@ -188,9 +201,9 @@ class RemoteClient:
                 channel.stdin.flush()
                 document, _ = self._read(channel)
         except OSError as error:
-            complaint = channel.complaint() or str(error)
+            ended = self._ended(channel)
             channel.close()
-            raise self.connector.explain(complaint) from error
+            raise ended from error
         except XpmError:
             channel.close()
             raise
@@ -217,7 +230,7 @@ def agent_command(python: str) -> str:
     script = (
         f'for p in {names}; do command -v "$p" >/dev/null 2>&1 || continue; '
         f'"$p" -c "import base64; exec(base64.b64decode(\'{code}\').decode())"; '
-        f'r=$?; case "$r" in {_TOO_OLD}) "$p" --version >&2 ;; 126|127) ;; *) exit "$r" ;; esac; '  # 126: not executable
+        f'r=$?; case "$r" in {_TOO_OLD}) "$p" --version >&2 ;; 126|127) ;; *) exit "$r" ;; esac; '  # 126: cannot be run
         f"done; exit {_TOO_OLD}"
     )
     return f"exec sh -c {shlex.quote(script)}"

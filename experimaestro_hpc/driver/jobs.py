@@ -99,7 +99,10 @@ class JobMaker:
     @cached_property
     def snapshot(self) -> Snapshot:
         """The code as it is when it is first needed."""
-        return take_snapshot(self.script or Path.cwd() / "script.py", [self.root])
+        script = (self.script or Path.cwd() / "script.py").resolve()
+        inside = script.is_relative_to(self.root.resolve())  # python script.py .
+        own = [self.root / name for name in ("jobs", "experiments", ".xpm")] if inside else [self.root]
+        return take_snapshot(script, own)
 
     def use_code_of(self, task: Task) -> None:
         """Where an installed command runs the experiment, the code is that of its first task, not the command's."""

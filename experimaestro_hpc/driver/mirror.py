@@ -12,7 +12,7 @@ from typing import IO, Any
 
 from ..agent.files import Packer, manifest, unpack
 from .session import Session
-from .snapshot import Snapshot
+from .snapshot import Snapshot, source
 
 
 def pack(files: Mapping[str, str], snapshot: Snapshot | None, compress: bool) -> tuple[IO[bytes], int]:
@@ -30,7 +30,7 @@ def pack(files: Mapping[str, str], snapshot: Snapshot | None, compress: bool) ->
         packer.add_bytes(name, text.encode("utf-8", "surrogateescape"), mode)
     if snapshot is not None:
         for name in snapshot.files:
-            packer.add_file(f"code/{name}", snapshot.root / name)
+            packer.add_file(f"code/{name}", source(snapshot.root, name))
     return packer.finish()
 
 

@@ -52,8 +52,14 @@ def describe(job: str, state: State) -> str:
         words.append(f"in {duration(state['ended'] - state['started'])}")
     note = state.get("message") if name == "failed" else state.get("detail")
     if note and note not in ("Priority", "Resources", "Dependency"):
-        words.append(f"- {str(note).splitlines()[-1]}")
+        words.append(f"- {first_line(str(note))}")
     return " ".join(words)
+
+
+def first_line(text: str) -> str:
+    """The first line of a message, cut to what a terminal takes."""
+    line = next(iter(text.strip().splitlines()), "")
+    return line if len(line) <= 300 else line[:297] + "..."
 
 
 def duration(seconds: float) -> str:

@@ -1,7 +1,7 @@
 """The code that travels with the jobs. In: the experiment's script. Out: the files of its project, and their hash.
 
-In a git repository: what git tracks, and what it neither tracks nor ignores. Elsewhere, where a script may lie in a
-home directory: the Python files and packages beside the script, and what the script imported from below its folder.
+In a git repository: what git tracks, and what it neither tracks nor ignores. Elsewhere: the small files and the packages
+beside the script (only Python's where that is the home directory itself), and what it imported from below its folder.
 A file ``.xpmignore`` at the project's root (one pattern a line) leaves more out.
 """
 
@@ -17,10 +17,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..agent.files import stays_inside
 from ..errors import XpmError
 
 #: bytes; more is data, not code
 MAX_SIZE = 100 << 20
+#: bytes; larger files beside a script outside of git are taken for data
+SMALL = 1 << 20
 #: never code, whatever git says
 _LEFT_OUT = (
     "__pycache__",
@@ -81,6 +84,13 @@ def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
     )
 
 
+def source(root: Path, name: str) -> Path:
+    """Where a file of the project is read: a link that leads out of it stands for what it points to."""
+    path = root / name
+    leaves = path.is_symlink() and not stays_inside(str(path.readlink()), name.count("/"))
+    return path.resolve() if leaves else path
+
+
 def _git(folder: Path, *arguments: str) -> str:
     """What git prints, or "" where there is no git or no repository."""
     try:
@@ -95,16 +105,20 @@ def _git(folder: Path, *arguments: str) -> str:
 def _git_files(root: Path) -> Iterator[str]:
     for name in _git(root, "ls-files", "-co", "--exclude-standard", "-z").split("\0"):
         path = root / name
-        if name and path.is_dir() and not path.is_symlink():  # a submodule
-            yield from (f"{name.rstrip('/')}/{inner}" for inner in _git_files(path))
+        if name and path.is_dir() and not path.is_symlink():  # a submodule; empty if it was not fetched
+            if (path / ".git").exists():
+                yield from (f"{name.rstrip('/')}/{inner}" for inner in _git_files(path))
         elif name:
             yield name
 
 
 def _files_beside(script: Path) -> Iterator[str]:
     folder = script.parent
+    is_home = folder == Path.home().resolve()  # whose other files are nobody's business
     for path in folder.iterdir():
-        if path.suffix == ".py":
+        if path.name.startswith("."):
+            continue
+        if path.suffix == ".py" or (not is_home and path.is_file() and path.stat().st_size <= SMALL):
             yield path.name
         elif (path / "__init__.py").is_file():
             yield from _below(path, folder)
@@ -140,8 +154,9 @@ def _wanted(root: Path, names: Iterable[str], leave_out: list[Path]) -> Iterator
             continue
         if any(path.is_relative_to(folder) for folder in leave_out) or in_environment(path.parent):
             continue
-        if any(fnmatch.fnmatchcase(name, one) or one in parts for one in patterns):
+        if any(fnmatch.fnmatchcase(f"{name}/", f"{one}/*") or one in parts for one in patterns):
             continue
+        path = source(root, name)
         if path.is_symlink() or path.is_file():  # tracked, and deleted: neither
             yield name
 
@@ -155,7 +170,7 @@ def _ignored(root: Path) -> list[str]:
 
 
 def _check_size(root: Path, files: tuple[str, ...]) -> None:
-    sizes = {name: (root / name).lstat().st_size for name in files}
+    sizes = {name: source(root, name).lstat().st_size for name in files}
     total = sum(sizes.values())
     if total > MAX_SIZE:
         largest = sorted(files, key=lambda name: -sizes[name])[:5]
@@ -170,7 +185,7 @@ def _check_size(root: Path, files: tuple[str, ...]) -> None:
 def _digest(root: Path, files: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
     for name in files:
-        path = root / name
+        path = source(root, name)
         encoded = os.fsencode(name)
         if path.is_symlink():
             kind, content = b"l", os.fsencode(path.readlink())

@@ -13,6 +13,7 @@ import time
 
 from ..config.load import Loader
 from ..config.objects import job_name
+from ..errors import XpmError
 from . import progress
 from .files import read_json, write_json
 
@@ -182,7 +183,10 @@ def _split(directory: str) -> tuple[str, str]:
 
 
 def _show(error: BaseException) -> str:
-    """Print the traceback without our own frames; returns its last lines."""
+    """Print an error, one of the user's with a traceback without our own frames; returns what it says."""
+    if isinstance(error, XpmError):
+        _say(f"error: {error}\n")
+        return str(error)[-2000:]
     import traceback  # only for tasks that fail
 
     trace = error.__traceback__

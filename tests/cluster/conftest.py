@@ -89,4 +89,4 @@ def desk(laptop: Laptop, request: pytest.FixtureRequest) -> Iterator[Desk]:
     """A place for this test alone, on alice's laptop and on the cluster."""
     desk = Desk(laptop.rig, request.node.name)
     yield desk
-    desk.cancel()
+    desk.clear()

@@ -124,6 +124,7 @@ class Desk:
         self.here = rig.home("laptop", user) / self.folder
         self.there = rig.home("login", user) / self.folder
         self.workdir = f"~/{self.folder}"
+        self.replaced: dict[Path, str | None] = {}
         self.write("", None)
 
     def write(self, name: str, text: str | None) -> Path:
@@ -163,7 +164,9 @@ host = "{host or name}"
 transport = "{transport}"
 {more}"""
         home = self.rig.home("laptop", self.user)
-        self._write(home, home / f".config/xpm-hpc/launchers/{name}.toml", text)
+        path = home / f".config/xpm-hpc/launchers/{name}.toml"
+        self.replaced.setdefault(path, path.read_text() if path.exists() else None)
+        self._write(home, path, text)
         return name
 
     def command(self, *argv: str) -> tuple[list[str], dict[str, str], str]:
@@ -231,8 +234,13 @@ transport = "{transport}"
         endings: Iterable[str] = ("done", "failed") if ending == "*" else (ending,)
         return sorted(path.name for end in endings for path in self.there.glob(f"jobs/*/*/*.{end}"))
 
-    def cancel(self) -> None:
-        """Leave no job behind."""
+    def clear(self) -> None:
+        """Leave no job behind, and the user's launcher files as they were."""
         alive = {native for native, state in self.slurm_jobs().items() if state in ("PENDING", "RUNNING")}
         if alive:
             self.on_login("scancel", "--quiet", *alive)
+        for path, text in self.replaced.items():
+            if text is None:
+                path.unlink()
+            else:
+                path.write_text(text)

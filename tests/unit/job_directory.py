@@ -8,15 +8,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from experimaestro_hpc.driver.ship import build, install
 
-#: seconds until a condition that does not come about is an error
-LONG = 20.0
+#: seconds; a process that takes longer hangs
+LONG = 30.0
 CODE = ".xpm/code/c"
 
 
@@ -32,13 +31,6 @@ def shipped() -> tuple[tempfile.TemporaryDirectory[str], Path]:
 def lib() -> Path:
     """The folder with ``run_task.py``."""
     return shipped()[1]
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.01)
 
 
 class Workspace:

@@ -29,9 +29,7 @@ def states(text: str) -> dict[str, dict[str, str]]:
 
 def groups(plan: Plan) -> list[str]:
     """``["a b", "c<a"]``: the jobs of each group, and what they need."""
-    return [
-        " ".join(group.jobs) + ("<" + ",".join(group.parents) if group.parents else "") for group in plan.submit
-    ]
+    return [" ".join(group.jobs) + ("<" + ",".join(group.parents) if group.parents else "") for group in plan.submit]
 
 
 @pytest.mark.parametrize(

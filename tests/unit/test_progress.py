@@ -138,10 +138,15 @@ def test_a_tight_loop_writes_a_few_times_a_second(watched, clock):
     assert watched.levels[0][0] > 0.47
 
 
-def test_the_end_is_always_written(watched, clock):
+def test_the_first_report_and_the_end_are_written_at_once(watched, clock):
     clock.step = 0.0
     progress(0.5)
-    assert watched.levels == []
+    assert watched.levels == [(0.5, "")]
+    progress(0.6)
+    assert watched.levels == [(0.5, "")]
+    clock.now += module.INTERVAL
+    progress(0.7)
+    assert watched.levels == [(0.7, "")]
     progress(1.0)
     assert watched.levels == [(1.0, "")]
 

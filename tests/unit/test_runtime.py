@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from job_directory import LONG, Job, Workspace, lib, wait_for
+from job_directory import LONG, Job, Workspace, lib
 
 from experimaestro_hpc import __version__
 
@@ -268,10 +268,10 @@ def test_what_a_task_sees(workspace):
 # --- what stops a start ---
 
 
-def test_a_second_run_is_refused(workspace):
+def test_a_second_run_is_refused(workspace, wait_until):
     job = act(workspace, "open('started', 'w')\nwhile not os.path.exists('go'): time.sleep(0.01)")
     first = job.start()
-    wait_for((job.directory / "started").exists)
+    wait_until((job.directory / "started").exists)
     before = job.text("progress.json")
     second = job.run()
     assert second.returncode == 75
@@ -372,23 +372,23 @@ def test_a_parent_that_is_done_whatever_else_it_left(workspace):
     assert act(workspace, "pass", parents=[parent.id]).run().returncode == 0
 
 
-def test_a_marker_that_comes_late_is_waited_for(workspace):
+def test_a_marker_that_comes_late_is_waited_for(workspace, wait_until):
     parent = workspace.job("Act", {"what": "pass"}, identifier="p")
     look = f"open('seen', 'w').write(str(os.path.exists({str(parent.directory / 'act.done')!r})))"
     job = act(workspace, look, parents=[parent.id])
     process = job.start(XPM_HPC_MARKER_PATIENCE=str(LONG))
-    wait_for((job.directory / "progress.json").exists)
+    wait_until((job.directory / "progress.json").exists)
     assert process.poll() is None
     parent.mark()
     assert process.wait(LONG) == 0
     assert job.text("seen") == "True"
 
 
-def test_a_failure_that_comes_late_is_seen(workspace):
+def test_a_failure_that_comes_late_is_seen(workspace, wait_until):
     parent = workspace.job("Act", {"what": "pass"}, identifier="p")
     job = act(workspace, "pass", parents=[parent.id])
     process = job.start(XPM_HPC_MARKER_PATIENCE=str(LONG))
-    wait_for((job.directory / "progress.json").exists)
+    wait_until((job.directory / "progress.json").exists)
     parent.mark("failed")
     assert process.wait(LONG) == 1
     assert job.marker["reason"] == "dependency"

@@ -46,12 +46,12 @@ def said(workspace: Workspace, text: str, *options: str, name: str = "tasks.py",
         "import sys\nsys.exit()",
         "import sys\nsys.exit(3)",
         "raise SystemExit('usage: …')",
-        "exit()" if "exit" in dir(__builtins__) else "raise SystemExit",
+        "raise SystemExit",
         "from experimaestro_hpc import RunMode, XpmError, Resources, tqdm, progress, identifier\nprint",
     ],
 )
 def test_the_experiment_does_not_run(workspace, end):
-    said(workspace, f"{SAY}\n{end.replace('exit()', 'raise SystemExit') if end == 'exit()' else end}\n")
+    said(workspace, f"{SAY}\n{end}\n")
 
 
 @pytest.mark.parametrize(
@@ -146,16 +146,9 @@ def test_a_task_that_uses_them_is_told(workspace, use, printed):
     assert job.marker["message"].startswith(f"ModuleNotFoundError: {printed}")
 
 
-@pytest.mark.parametrize(
-    "probe",
-    [
-        # libraries that look for an optional package must find it missing
-        "try:\n    import tqdm\nexcept ImportError:\n    tqdm = None\nassert tqdm is None\n",
-        "import importlib.util\nassert importlib.util.find_spec('click') is None\n",
-    ],
-)
-def test_others_find_them_missing(workspace, probe):
-    workspace.script(probe, "library.py")
+def test_a_library_finds_them_missing(workspace):
+    """One that looks for an optional package must not take a stand-in for it."""
+    workspace.script("try:\n    import tqdm\nexcept ImportError:\n    tqdm = None\nassert tqdm is None\n", "library.py")
     said(workspace, f"import click\nimport library\n{SAY}")
 
 
@@ -257,7 +250,7 @@ def test_nothing_of_the_stand_ins_stays(path, monkeypatch):
     assert not [name for name in sys.modules if name.startswith("clack")]
     assert sys.meta_path == before
     for use in (lambda: made.a(), lambda: made.b.c, lambda: made.clack.d, lambda: made.clack.deep.e):
-        with pytest.raises(ModuleNotFoundError, match="No module named 'clack.*' here"):
+        with pytest.raises(ModuleNotFoundError, match=r"No module named 'clack.*' here"):
             use()
 
 

@@ -224,7 +224,9 @@ def test_one_question_for_all(place):
 def test_progress_says_more_than_the_scheduler(place):
     place.submitted(JOB, "17")
     place.scheduler.answer = {"17": QUEUED}
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0, "progress": [{"value": 0.5}]})
+    place.write(
+        JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0, "progress": [{"value": 0.5}]}
+    )
     state = place.state()
     assert (state["state"], state["host"], state["started"]) == ("running", "node9", 6.0)
     assert state["progress"] == [{"value": 0.5}]
