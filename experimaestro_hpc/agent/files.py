@@ -57,6 +57,7 @@ def unpack(stream: IO[bytes], target: Path) -> list[str]:
     :raises OSError: disk full, no permission
     """
     names = []
+    target.mkdir(parents=True, exist_ok=True)
     unpacker = _Unpacker(target)
     try:
         with tarfile.open(fileobj=stream, mode="r|*") as tar:

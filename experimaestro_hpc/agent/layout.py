@@ -23,15 +23,21 @@ from ..errors import WorkspaceError
 from ..runtime.files import read_json
 
 
+def is_job_id(job: str) -> bool:
+    """Whether ``job`` has the form ``task/identifier``."""
+    task, slash, identifier = job.partition("/")
+    fits = slash and identifier.isalnum() and identifier.isascii() and task not in ("", ".", "..")
+    return bool(fits) and not any(ord(character) < 32 or character == "\x7f" for character in task)
+
+
 def checked_job_id(job: str) -> str:
     """``job`` if it is a job id: ``task/identifier``, fit to be two folder names.
 
     :raises WorkspaceError: it is not
     """
-    task, slash, identifier = job.partition("/")
-    fits = slash and identifier.isalnum() and identifier.isascii() and task not in ("", ".", "..")
-    if not fits or any(ord(character) < 32 or character == "\x7f" for character in task):
+    if not is_job_id(job):
         raise WorkspaceError(f"{job!r} is no job id", hint="a job id is task/identifier")
+    task = job.partition("/")[0]
     if len(os.fsencode(task)) > 240:
         raise WorkspaceError(f"the name of task {task[:40]!r}… is too long for a folder")
     return job
@@ -94,4 +100,4 @@ class Layout:
             return []
         for task in tasks:
             found += [f"{task.name}/{one.name}" for one in os.scandir(task.path) if one.is_dir()]
-        return sorted(found)
+        return sorted(filter(is_job_id, found))  # somebody may have copied a job's folder

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..errors import SubmissionError
+from ..runtime.files import write_json
 from ..schedulers.slurm import job_name as scheduler_job_name
 from .jobs import Job, JobMaker
 from .mirror import pack, pull, write_here
@@ -55,6 +57,10 @@ class Submission:
         monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {_summary(plan)}")
         if plan.submit:
             self._submit(plan, not known["has_code"], monitor)
+        if not session.is_here:  # the first time that this workspace hears of them: another one has submitted them
+            for job in (job for job in plan.attach if not session.layout.record(job)):
+                write_here(session, self.maker.files(self.all[job], session.shipment.folder))
+                self._note_native(job, states[job].get("native_id"))
         pull(session, plan.reuse)
         monitor.states.update({job: states[job] for job in plan.reuse})
 
@@ -72,9 +78,14 @@ class Submission:
                 size=size,
             )
         if not session.is_here:
-            attached = {f"jobs/{job}/" for job in answer["attached"]}
+            attached = {f"jobs/{job}/" for job in answer["attached"] if session.layout.record(job)}
             own = {name: text for name, text in files.items() if name.startswith("jobs/")}
             write_here(session, {name: text for name, text in own.items() if not name.startswith(tuple(attached))})
+            for job, native in answer["natives"].items():
+                self._note_native(job, native)
+                # what an earlier attempt has left here
+                Path(f"{session.layout.stem(job)}.failed").unlink(missing_ok=True)
+                (session.layout.job(job) / "progress.json").unlink(missing_ok=True)
         refused: dict[str, str] = answer["refused"]
         if refused and not answer["natives"] and not plan.attach:
             pull(session, refused)
@@ -87,9 +98,15 @@ class Submission:
         for job, words in refused.items():
             monitor.say(f"  {short(job)} was refused: {words}")
 
+    def _note_native(self, job: str, native: str | None) -> None:
+        """So that a job is known for a submitted one when the cluster cannot be asked."""
+        record = self.session.layout.record(job)
+        write_json(str(self.session.layout.job(job) / "job.json"), {**record, "native_id": native})
+
     def generate(self) -> None:
-        """Write the files of all jobs on this machine and submit nothing."""
-        plan = make_plan([job.planned() for job in self.all.values()], {})
+        """Write the files of all jobs on this machine and submit nothing; those that were submitted keep theirs."""
+        submitted = [job for job in self.all if self.session.layout.record(job).get("batch")]
+        plan = make_plan([job.planned() for job in self.all.values()], dict.fromkeys(submitted, {"state": "done"}))
         files = self._files(plan)[0]
         write_here(self.session, {name: text for name, text in files.items() if name.startswith("jobs/")})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def note_jobs(root: Path, name: str, script: str, jobs: Mapping[str, dict[str, A
 
 def _read(path: Path) -> ExperimentRecord | None:
     document = read_json(str(path))
-    return ExperimentRecord(**document) if document else None
+    known = {one.name for one in fields(ExperimentRecord)}  # a newer version may have written more
+    return ExperimentRecord(**{key: document[key] for key in known & document.keys()}) if document else None
 
 
 def experiments(root: Path) -> list[ExperimentRecord]:

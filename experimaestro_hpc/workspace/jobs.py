@@ -51,7 +51,7 @@ def view(
         "id": job,
         "task": task,
         "identifier": identifier,
-        "state": marker["state"] if marker else "unscheduled",
+        "state": marker["state"] if marker else _last_seen(known),
         "reason": (marker or {}).get("reason"),
         "message": (marker or {}).get("message"),
         "detail": None,
@@ -71,6 +71,13 @@ def view(
         "parents": record.get("parents") or [],
         "attempt": known.get("attempt") or 1,
     }
+
+
+def _last_seen(known: Mapping[str, Any]) -> str:
+    """The state of a job without a marker, until its launcher is asked."""
+    if not (known.get("native_id") or known.get("batch")):
+        return "unscheduled"
+    return "running" if known.get("started") else "waiting" if known.get("parents") else "queued"
 
 
 def _progress(known: Mapping[str, Any]) -> float | None:
@@ -97,7 +104,9 @@ def update(one: View, state: Mapping[str, Any]) -> None:
     one["submitted"] = state.get("submitted") or one["submitted"]
     one["attempt"] = state.get("attempt") or one["attempt"]
     progress = _progress(state)
-    if progress is not None and one["state"] != "done":
+    if one["state"] == "done":
+        one["progress"] = 1.0
+    elif progress is not None:
         one["progress"] = progress
 
 

@@ -40,6 +40,7 @@ def assert_fetched(desk: Desk):
     """Another process finds all done and fetches the results, and the script has nothing left to do."""
     jobs = desk.jobs()
     assert {label: job["state"] for label, job in jobs.items()} == dict.fromkeys(("hello", "world", "concat"), "done")
+    assert {job["progress"] for job in jobs.values()} == {1.0}
     assert desk.results("concat.out") == ["HELLO WORLD\n"]
     again = desk.run(*RUN).ok()
     assert "3 done before" in again.text
@@ -73,7 +74,11 @@ def test_the_graph_is_finished_while_the_laptop_is_cut_off(gated, link):
     assert "Traceback" not in cut_off.text
     warning = r"^warning: host mycluster: .*\n.*ssh mycluster(.*\n)*  shown as it was last seen$"
     assert re.search(warning, cut_off.err, re.MULTILINE), cut_off
-    assert cut_off.out.count("gated.") == 3
+    assert re.findall(r"^gated\.\w+/\w{8} +(\w+) +mycluster \d", cut_off.out, re.MULTILINE) == [
+        *("queued", "queued", "waiting"),  # as they were seen last, at the submission
+    ]
+    told = gated.run("xpm-hpc", "experiments", "--workdir", "work").ok().out
+    assert "2 queued, 1 waiting" in told
     gated.run(*RUN).error(3, "host mycluster: ", "ssh mycluster")
 
     link("up")
@@ -118,6 +123,33 @@ def test_ctrl_c_leaves_the_jobs_and_the_script_comes_back_to_them(gated):
             driver.kill()
     assert driver.returncode == 0
     assert told.endswith("experiment gated: 3 done\n")
+    assert_fetched(gated)
+
+
+def test_another_laptop_finds_the_jobs_under_way(gated):
+    """Another folder on this one stands for it: it has nothing but the script and the launcher file."""
+    gated.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", *RUN[4:]).ok()
+    other = gated.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", "gated.py", "--", "other").ok()
+    assert "3 under way" in other.out
+    gated.open("hello", "world", "concat")
+    wait_for(lambda: gated.markers() == DONE, "the graph's end")
+    found = gated.jobs(workdir="other")
+    assert {label: job["state"] for label, job in found.items()} == dict.fromkeys(("hello", "world", "concat"), "done")
+    assert gated.results("concat.out", "other") == ["HELLO WORLD\n"]
+    assert_fetched(gated)
+
+
+def test_two_at_once_submit_each_job_once(gated):
+    with gated.start(*RUN) as one, gated.start(*RUN) as other:
+        try:
+            wait_for(lambda: len(gated.slurm_jobs()) >= 3, "the submission")
+            gated.open("hello", "world", "concat")
+            told = [driver.communicate(timeout=120)[0] for driver in (one, other)]
+        finally:
+            one.kill()
+            other.kill()
+    assert (one.returncode, other.returncode) == (0, 0), told
+    assert all(text.endswith("experiment gated: 3 done\n") for text in told), told
     assert_fetched(gated)
 
 

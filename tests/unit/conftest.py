@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,3 +36,19 @@ def wait_until() -> Callable[..., None]:
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def end_runners() -> Callable[[Path], None]:
+    """``end_runners(root)``: end the background runners of a workspace, which is the test's own."""
+
+    def end(root: Path) -> None:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = path.read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"experimaestro_hpc.schedulers.local_runner" in words and os.fsencode(root) in words:
+                os.kill(int(path.parent.name), signal.SIGKILL)
+
+    return end

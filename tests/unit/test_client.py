@@ -74,10 +74,21 @@ def shipment() -> ship.Shipment:
     return ship.build()
 
 
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory, shipment: ship.Shipment) -> Path:
+    """A folder where the package has been shipped to."""
+    root = tmp_path_factory.mktemp("installed")
+    ship.install(shipment, root)
+    return root / ".xpm" / "lib"
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, installed: Path) -> Path:
+    """A home over there, with a workspace ``work`` that has the package already."""
     folder = tmp_path / "home"
     (folder / "bin").mkdir(parents=True)
+    (folder / "work" / ".xpm").mkdir(parents=True)
+    (folder / "work" / ".xpm" / "lib").symlink_to(installed)
     wrapper(folder / "bin" / "python3", f'exec {sys.executable} "$@"')
     return folder
 
@@ -171,20 +182,20 @@ def test_an_unknown_scheduler_there(connect):
 
 
 def test_the_package_is_shipped_once(connect, home, shipment):
-    first = connect()
+    first = connect("~/fresh")
     first.hello()
     assert first.round_trips == 2
-    lib = home / "work" / ".xpm" / "lib"
+    lib = home / "fresh" / ".xpm" / "lib"
     assert [path.name for path in lib.iterdir()] == [shipment.digest]
-    again = connect()
+    again = connect("~/fresh")
     again.hello()
     assert again.round_trips == 1
     assert [path.name for path in lib.iterdir()] == [shipment.digest]
 
 
 def test_what_is_shipped_is_what_is_installed(connect, home, shipment):
-    connect().hello()
-    lib = home / "work" / shipment.folder
+    connect("~/fresh").hello()
+    lib = home / "fresh" / shipment.folder
     with zipfile.ZipFile(io.BytesIO(shipment.data)) as archive:
         expected = {name: archive.read(name) for name in archive.namelist()}
     assert {name: (lib / name).read_bytes() for name in expected} == expected
@@ -192,14 +203,14 @@ def test_what_is_shipped_is_what_is_installed(connect, home, shipment):
 
 
 def test_two_that_ship_at_the_same_time(connect, home, shipment):
-    clients = [connect() for _ in range(3)]
+    clients = [connect("~/fresh") for _ in range(3)]
     threads = [threading.Thread(target=client.hello) for client in clients]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
     assert all(client.greeting for client in clients)
-    assert [path.name for path in (home / "work" / ".xpm" / "lib").iterdir()] == [shipment.digest]
+    assert [path.name for path in (home / "fresh" / ".xpm" / "lib").iterdir()] == [shipment.digest]
 
 
 def test_the_agent_imports_nothing_outside_of_what_was_shipped(connect, gate, home):

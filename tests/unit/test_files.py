@@ -141,6 +141,11 @@ def test_links_that_stay_inside_are_kept(box, target):
     assert tree(box) == {"a/l": f"-> {Path(target)}", "a/x": b""}
 
 
+def test_the_folder_is_made_when_it_is_not_there(tmp_path):
+    unpack(hostile(member("a/x"), data=b"x"), tmp_path / "new" / "box")
+    assert tree(tmp_path / "new" / "box") == {"a/x": b"x"}
+
+
 # --- Whole or not at all
 
 

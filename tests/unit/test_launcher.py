@@ -722,11 +722,11 @@ def test_a_directory_that_cannot_be_listed_is_not_an_empty_one(tmp_path: Path) -
         ({"XDG_CONFIG_HOME": "", "HOME": "/home/me"}, "/home/me/.config/xpm-hpc/launchers"),
         ({"XDG_CONFIG_HOME": "relative", "HOME": "/home/me"}, "/home/me/.config/xpm-hpc/launchers"),
         ({"HOME": "/home/me"}, "/home/me/.config/xpm-hpc/launchers"),
-        ({}, f"{Path.home()}/.config/xpm-hpc/launchers"),
+        ({}, "~/.config/xpm-hpc/launchers"),
     ],
 )
 def test_user_dir(environ: dict[str, str], directory: str) -> None:
-    assert str(user_dir(environ)) == directory
+    assert user_dir(environ) == Path(directory).expanduser()
 
 
 # --- The files that ship

@@ -648,7 +648,7 @@ def test_jobs_that_ended_while_nobody_watched(tmp_path, started, wait_until, is_
         bystander.wait()
 
 
-def test_jobs_go_on_when_the_process_that_submitted_them_ends(machine, wait_until):
+def test_jobs_go_on_when_the_process_that_submitted_them_ends(machine, wait_until, end_runners):
     """It ends in the worst way: its whole process group is killed, as when a terminal is closed."""
     machine.write("a", f"{UNTIL_GO}; touch ended")
     machine.write("b", "touch ended")
@@ -670,21 +670,7 @@ os.killpg(0, signal.SIGKILL)
         machine.go("a")
         wait_until(lambda: machine.has("b", "ended"))
     finally:
-        for runner in runners_of(machine.root):
-            os.kill(runner, signal.SIGKILL)
-
-
-def runners_of(root: Path) -> list[int]:
-    """The pids of the runners of a workspace: its path, which is the test's own, is on their command line."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"experimaestro_hpc.schedulers.local_runner" in words and os.fsencode(root) in words:
-            found.append(int(path.parent.name))
-    return found
+        end_runners(machine.root)
 
 
 def test_a_runner_ends_when_nothing_is_left(machine, started, monkeypatch, wait_until):

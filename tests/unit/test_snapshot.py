@@ -193,22 +193,30 @@ def without_git(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
     return project
 
 
-def test_beside_the_script_python_files_and_packages(without_git):
-    """The script may lie in a home directory: nothing else of it is anybody's business."""
+@pytest.mark.parametrize("is_home", [False, True])
+def test_beside_the_script_small_files_and_packages(without_git, monkeypatch, is_home):
+    """A script may lie in the home directory itself: then only Python code is anybody's business."""
+    if is_home:
+        monkeypatch.setenv("HOME", str(without_git))
     write(
         without_git,
         "main.py",
         "helper.py",
+        "words.c",
         "pkg/__init__.py",
         "pkg/deep/data.json",
         "pkg/__pycache__/x.pyc",
-        "notes.txt",
         "thesis/draft.tex",
         ".ssh/id_rsa",
+        ".netrc",
         "no_package/module.py",
     )
+    for name, size in (("limit.bin", snapshot_module.SMALL), ("large.bin", snapshot_module.SMALL + 1)):
+        with (without_git / name).open("wb") as file:
+            file.truncate(size)
     taken = take_snapshot(without_git / "main.py")
-    assert names(taken) == ["helper.py", "main.py", "pkg/__init__.py", "pkg/deep/data.json"]
+    others = [] if is_home else ["limit.bin", "words.c"]
+    assert names(taken) == sorted(["helper.py", "main.py", "pkg/__init__.py", "pkg/deep/data.json", *others])
     assert (taken.root, taken.commit, taken.is_dirty) == (without_git, "", False)
 
 

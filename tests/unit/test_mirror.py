@@ -1,0 +1,352 @@
+"""The laptop's workspace mirrors the cluster's: what goes up, what comes down, and in which order."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from experimaestro_hpc.agent.files import unpack
+from experimaestro_hpc.agent.layout import Layout
+from experimaestro_hpc.driver import ship
+from experimaestro_hpc.driver.client import LocalClient
+from experimaestro_hpc.driver.launcher import Connector, Launcher, Mirror
+from experimaestro_hpc.driver.mirror import pack, pull, write_here
+from experimaestro_hpc.driver.monitor import Monitor
+from experimaestro_hpc.driver.plan import PlannedJob
+from experimaestro_hpc.driver.snapshot import take_snapshot
+from experimaestro_hpc.driver.submission import Submission, SubmissionErrorForAll
+from experimaestro_hpc.errors import ConnectionFailed, SubmissionError, WorkspaceError
+
+A, B, C = (f"test.say/{digit * 8}" for digit in "abc")
+
+
+class Pair:
+    """A laptop's workspace and a cluster's, and a session between them."""
+
+    def __init__(self, root: Path, mirror: Mirror) -> None:
+        self.laptop, self.cluster = Layout(root / "laptop"), Layout(root / "cluster")
+        self.client = LocalClient(self.cluster.root, "local", ship.Shipment("0", b"PK\5\6" + b"\0" * 18))
+        launcher = Launcher("gate", "local", "~/xpm", Connector("ssh", "gate"), mirror=mirror)
+        self.session: Any = SimpleNamespace(
+            is_here=False,
+            layout=self.laptop,
+            launcher=launcher,
+            client=self.client,
+            shipment=SimpleNamespace(folder=".xpm/lib/0"),
+            place="gate (local on gate)",
+        )
+
+    def there(self, job: str, **files: str | bytes) -> None:
+        """Write files of a job on the cluster; ``__`` in a name is a slash, ``_`` a dot."""
+        for name, content in files.items():
+            path = self.cluster.job(job) / name.replace("__", "/").replace("_", ".")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    def here(self, job: str) -> dict[str, bytes]:
+        folder = self.laptop.job(job)
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Pair:
+    return Pair(tmp_path, Mirror(pull=("metrics/**",), max_pull=1000))
+
+
+# --- Up
+
+
+def test_pack(tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "main.py").write_text("main")
+    (project / "run").write_text("run")
+    (project / "run").chmod(0o755)
+    (project / "link.py").symlink_to("main.py")
+    (tmp_path / "out.py").write_text("out")
+    (project / "out.py").symlink_to("../out.py")
+    (project / "more.py").symlink_to(project / "main.py")
+    snapshot = take_snapshot(project / "main.py")
+    files = {f"jobs/{A}/job.sh": "echo \udcff", f"jobs/{A}/params.json": "{}"}
+    for compress in (True, False):
+        stream, _ = pack(files, snapshot, compress)
+        box = tmp_path / f"box{compress}"
+        with stream:
+            names = unpack(stream, box)
+        assert names == [*files, *(f"code/{name}" for name in ("link.py", "main.py", "more.py", "out.py", "run"))]
+        assert (box / "jobs" / A / "job.sh").read_bytes() == b"echo \xff"
+        assert (box / "code/link.py").is_symlink()
+        assert not (box / "code/out.py").is_symlink()
+        assert [(box / "code" / name).read_text() for name in ("link.py", "more.py", "out.py")] == [
+            "main",
+            "main",
+            "out",
+        ]
+        modes = {name: stat.S_IMODE((box / name).stat().st_mode) for name in names}
+        assert {name for name, mode in modes.items() if mode & 0o100} == {f"jobs/{A}/job.sh", "code/run"}
+    with pack(files, None, True)[0] as stream:
+        assert unpack(stream, tmp_path / "without") == list(files)
+
+
+def test_write_here(pair):
+    write_here(pair.session, {f"jobs/{A}/job.sh": "echo \udcff", f"jobs/{A}/job.json": "{}"})
+    assert pair.here(A) == {"job.sh": b"echo \xff", "job.json": b"{}"}
+
+
+# --- Down
+
+
+def test_what_comes_back(pair):
+    pair.there(
+        A,
+        job_json="{}",
+        say_out="x" * 5000,
+        say_err="",
+        say_done="{}",
+        job_sh="echo",
+        model_bin="m",
+        metrics__loss_csv="1",
+        metrics__large_csv="x" * 1001,
+    )
+    assert pull(pair.session, [A]) == 6
+    assert set(pair.here(A)) == {"job.json", "say.out", "say.err", "say.done", "job.sh", "metrics/loss.csv"}
+    assert pair.here(A)["say.out"] == b"x" * 5000
+    assert pull(pair.session, [A]) == 0
+
+
+def test_what_is_new_comes_back(pair):
+    pair.there(A, job_json="{}", say_out="one\n")
+    assert pull(pair.session, [A]) == 2
+    pair.there(A, say_out="one\ntwo\n", say_done="{}")
+    assert pull(pair.session, [A]) == 2
+    assert pair.here(A) == {"job.json": b"{}", "say.out": b"one\ntwo\n", "say.done": b"{}"}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (["**"], {"model.bin", "metrics/large.csv"}),
+        (["*.bin"], {"model.bin"}),
+        (["metrics/large*"], {"metrics/large.csv"}),
+        ([], set()),
+    ],
+)
+def test_what_is_asked_for_comes_whatever_its_size(pair, patterns, names):
+    pair.there(A, model_bin="m" * 5000, metrics__large_csv="x" * 5000)
+    assert pull(pair.session, [A], patterns) == len(names)
+    assert pair.here(A).keys() == names
+
+
+def test_many_jobs_are_one_request(pair):
+    for number in range(30):
+        pair.there(f"test.say/{number:08}", say_out=str(number), say_done="{}")
+    assert pull(pair.session, [f"test.say/{number:08}" for number in range(30)]) == 60
+    assert pair.client.round_trips == 1
+
+
+def test_nothing_is_asked_where_nothing_is_to_come(pair):
+    assert pull(pair.session, []) == 0
+    pair.session.is_here = True
+    assert pull(pair.session, [A]) == 0
+    assert pair.client.round_trips == 0
+
+
+def test_a_job_of_which_nothing_is_there(pair):
+    assert pull(pair.session, [A, B]) == 0
+
+
+class Cut(io.RawIOBase):
+    """A connection that ends after some bytes."""
+
+    def __init__(self, stream: Any, left: int) -> None:
+        self.stream, self.left = stream, left
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self.stream.read(min(size, 64, self.left) if size >= 0 else self.left)
+        self.left -= len(data)
+        if not data:
+            raise ConnectionFailed("the connection ended in the middle of an answer")
+        return data
+
+
+def test_a_job_that_looks_done_is_all_there(tmp_path):
+    """The connection is lost somewhere on the way: whatever has come, the marker comes after all the rest."""
+    seen = set()
+    for cut in range(0, 4000, 150):
+        pair = Pair(tmp_path / str(cut), Mirror(pull=("metrics/**",)))
+        files = {name: os.urandom(700) for name in ("job_json", "say_out", "metrics__loss", "zzz_json")}
+        pair.there(A, **files, say_done="{}")
+        receive = pair.client.receive
+
+        def cut_off(
+            operation: str, take: Callable[[Any], Any], *, receive: Any = receive, cut: int = cut, **arguments: Any
+        ) -> Any:
+            return receive(operation, lambda stream: take(Cut(stream, cut)), **arguments)
+
+        pair.client.receive = cut_off  # type: ignore[method-assign]
+        try:
+            pull(pair.session, [A])
+        except (ConnectionFailed, WorkspaceError):
+            seen.add("lost")
+        here = pair.here(A) if pair.laptop.job(A).exists() else {}
+        assert not [name for name in here if name.endswith(".tmp")]
+        assert all(len(content) == 700 for name, content in here.items() if name != "say.done")
+        if "say.done" in here:
+            assert len(here) == 5
+            seen.add("done")
+    assert seen == {"lost", "done"}
+
+
+def test_nothing_from_the_cluster_gets_out_of_the_workspace(pair, tmp_path):
+    """A link that somebody has put into the laptop's workspace is not followed."""
+    (tmp_path / "precious").mkdir()
+    (pair.laptop.root / "jobs").mkdir(parents=True)
+    (pair.laptop.root / "jobs" / "test.say").symlink_to(tmp_path / "precious")
+    pair.there(A, job_json="{}")
+    with pytest.raises(WorkspaceError, match="leaves the folder"):
+        pull(pair.session, [A])
+    assert list((tmp_path / "precious").iterdir()) == []
+
+
+# --- A round of submission
+
+
+class Maker:
+    """Makes files of jobs."""
+
+    snapshot: Any = SimpleNamespace(digest="0f", files=(), root=Path())
+
+    @staticmethod
+    def files(job: Any, lib: str) -> dict[str, str]:
+        record = json.dumps({"id": job.id, "lib": lib})
+        return {f"jobs/{job.id}/{name}": record for name in ("params.json", "job.json", "job.sh")}
+
+    @staticmethod
+    def array_script(first: Any, jobs: Any, lib: str) -> str:
+        return " ".join(jobs)
+
+
+class Client:
+    """Answers as it is told, and notes what it was asked."""
+
+    def __init__(self, survey: dict[str, str], submit: dict[str, Any]) -> None:
+        self.answers: dict[str, Any] = {
+            "survey": {"states": {job: {"state": state} for job, state in survey.items()}, "has_code": False},
+            "submit": {"natives": {}, "refused": {}, "attached": [], **submit},
+        }
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.sent: list[str] = []
+
+    def call(self, operation: str, *, body: Any = None, size: int = 0, **arguments: Any) -> Any:
+        self.calls.append((operation, arguments))
+        if body is not None:
+            self.box = Path(os.environ["HOME"]) / f"box{len(self.calls)}-{id(self)}"
+            self.sent = unpack(body, self.box)
+        return self.answers[operation]
+
+    def receive(self, operation: str, take: Any, **arguments: Any) -> Any:
+        self.calls.append((operation, arguments))
+        return {}
+
+
+def round_of(pair: Pair, client: Client, *jobs: str, earlier: tuple[str, ...] = (), **parents: str) -> Submission:
+    """``b="a"``: b needs a."""
+    pair.session.client = client
+    needs = {f"test.say/{name * 8}": (f"test.say/{parent * 8}",) for name, parent in parents.items()}
+
+    def job(id_: str) -> Any:
+        planned = PlannedJob(id_, needs.get(id_, ()), "same")
+        return SimpleNamespace(id=id_, name="say", planned=lambda: planned)
+
+    maker: Any = Maker()
+    return Submission(pair.session, maker, "mine", {one: job(one) for one in jobs}, {one: job(one) for one in earlier})
+
+
+@pytest.fixture
+def monitor() -> Monitor:
+    return Monitor({}, {}, io.StringIO())
+
+
+def said(monitor: Monitor) -> str:
+    assert isinstance(monitor.out, io.StringIO)
+    return monitor.out.getvalue()
+
+
+def test_two_requests_however_many_jobs(pair, monitor):
+    client = Client({A: "done", B: "unscheduled", C: "unscheduled"}, {"natives": {B: "17_0", C: "17_1"}})
+    round_of(pair, client, A, B, C).run(monitor)
+    assert [name for name, _ in client.calls] == ["survey", "submit", "fetch"]
+    (group,) = client.calls[1][1]["groups"]
+    assert (group["jobs"], group["parents"]) == ([B, C], [])
+    assert group["token"] in group["name"]
+    assert f"batches/{group['token']}/array.sh" in client.sent
+    assert {name.rpartition("/")[0] for name in client.sent if name.startswith("jobs/")} == {f"jobs/{B}", f"jobs/{C}"}
+    assert client.calls[2][1]["jobs"].keys() == {A}
+    assert said(monitor) == "experiment mine: 3 jobs on gate (local on gate): 2 to run, 1 done before\n"
+    assert monitor.states == {A: {"state": "done"}}
+
+
+def test_what_was_sent_is_here_too_and_nothing_is_left_of_an_earlier_attempt(pair, monitor):
+    """Otherwise ``xpm-hpc jobs`` would go on showing the old failure."""
+    for name, content in (("say.failed", "{}"), ("progress.json", "{}"), ("say.out", "old")):
+        path = pair.laptop.job(A) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    client = Client({A: "failed", B: "unscheduled"}, {"natives": {A: "17"}, "attached": [B]})
+    round_of(pair, client, A, B).run(monitor)
+    assert pair.here(A).keys() == {"params.json", "job.json", "job.sh", "say.out"}
+    assert not pair.laptop.job(B).exists(), "somebody else has submitted it meanwhile: it has their files"
+
+
+def test_nothing_to_do(pair, monitor):
+    client = Client({A: "done", B: "running"}, {})
+    round_of(pair, client, A, B).run(monitor)
+    assert [name for name, _ in client.calls] == ["survey", "fetch"]
+    assert "1 under way, 1 done before" in said(monitor)
+
+
+def test_everything_is_refused(pair, monitor):
+    client = Client({A: "unscheduled", B: "unscheduled"}, {"refused": {A: "no such partition", B: "its parent"}})
+    with pytest.raises(SubmissionErrorForAll, match="no such partition") as caught:
+        round_of(pair, client, A, B, b="a").run(monitor)
+    assert isinstance(caught.value, SubmissionError)
+    assert caught.value.exit_status == 2
+    assert "nothing was submitted; 2 job(s) were refused" in caught.value.hint
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_some_are_refused(pair, monitor, attached):
+    states = {A: "queued" if attached else "unscheduled", B: "unscheduled"}
+    answer = {"refused": {B: "no such partition"}, "natives": {} if attached else {A: "17"}}
+    round_of(pair, Client(states, answer), A, B).run(monitor)
+    assert "  test.say/bbbbbbbb was refused: no such partition\n" in said(monitor)
+
+
+def test_jobs_of_an_earlier_round_are_looked_at_and_not_counted(pair, monitor):
+    client = Client({A: "running", B: "unscheduled"}, {"natives": {B: "18"}})
+    round_of(pair, client, B, earlier=(A,), b="a").run(monitor)
+    assert client.calls[0][1]["jobs"] == [A, B]
+    assert [(one["jobs"], one["parents"]) for one in client.calls[1][1]["groups"]] == [([B], [A])]
+    assert "experiment mine: 1 jobs on" in said(monitor)
+
+
+def test_generate_only_writes_and_leaves_alone_what_was_submitted(pair):
+    """Without its record a job that runs would be submitted a second time."""
+    record = pair.laptop.job(A) / "job.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"batch": "t", "attempt": 3}')
+    client = Client({}, {})
+    round_of(pair, client, A, B).generate()
+    assert (client.calls, record.read_text()) == ([], '{"batch": "t", "attempt": 3}')
+    assert pair.here(B).keys() == {"params.json", "job.json", "job.sh"}
