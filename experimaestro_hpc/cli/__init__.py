@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 
 import click
 
@@ -43,10 +44,8 @@ def main() -> None:
     try:
         status = cli.main(standalone_mode=False)
     except XpmError as error:
-        if os.environ.get("XPM_HPC_DEBUG"):
-            raise
         sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
+        print(traceback.format_exc() if os.environ.get("XPM_HPC_DEBUG") else f"error: {error}", file=sys.stderr)
         status = error.exit_status
     except click.ClickException as error:
         error.show()
@@ -54,7 +53,4 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         status = 130
-    except BrokenPipeError:  # xpm-hpc jobs | head
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = 0
     sys.exit(status if isinstance(status, int) else 0)

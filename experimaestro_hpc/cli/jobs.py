@@ -19,7 +19,7 @@ from ..schedulers.base import STATES
 from ..workspace.jobs import FINAL, View, load_jobs, resolve
 from ..workspace.recent import find_workspace
 from .lazy import DefaultGroup
-from .options import json_option, print_json, print_table, report, workdir_option
+from .options import json_option, print_json, print_table, printable, report, workdir_option
 
 #: seconds between two looks at a log that is followed
 FOLLOW = 1.0
@@ -163,7 +163,7 @@ def _print_job(root: Path, one: View) -> None:
         elif isinstance(value, list):
             value = ", ".join(str(item) for item in value)
         if value not in (None, ""):
-            rows.append((name, value))
+            rows.append((name, "\n".join(printable(line) for line in str(value).splitlines())))
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name:<{width}}  {value}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -26,6 +28,17 @@ class LazyGroup(click.Group):
             return None
         command: click.Command = import_module(f".{self.commands_in[cmd_name][0]}", __package__).command
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:  # xpm-hpc jobs | head; click would end with 1, which says that a job failed
+            if ctx.invoked_subcommand == "run":
+                raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

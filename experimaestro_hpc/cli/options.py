@@ -28,10 +28,10 @@ def print_table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> Non
     """Print a table for people."""
     from tabulate import tabulate  # only where there is a table
 
-    print(tabulate([[_printable(cell) for cell in row] for row in rows], headers=headers, disable_numparse=True))
+    print(tabulate([[printable(cell) for cell in row] for row in rows], headers=headers, disable_numparse=True))
 
 
-def _printable(cell: object) -> str:
+def printable(cell: object) -> str:
     """A cell without what would move the cursor."""
     return "".join(one if one.isprintable() else "?" for one in str("" if cell is None else cell))
 

@@ -21,10 +21,12 @@ def is_debugging() -> bool:
 
 
 def _excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    if isinstance(error, XpmError) and not is_debugging():
+    if not isinstance(error, XpmError) or is_debugging():
+        sys.__excepthook__(kind, error, trace)
+    else:
         show(error)
+    if isinstance(error, XpmError):
         raise SystemExit(error.exit_status)
-    sys.__excepthook__(kind, error, trace)
 
 
 def install() -> None:

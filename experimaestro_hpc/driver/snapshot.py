@@ -1,7 +1,8 @@
 """The code that travels with the jobs. In: the experiment's script. Out: the files of its project, and their hash.
 
-In a git repository: what git tracks, and what it neither tracks nor ignores. Elsewhere: the small files and the packages
-beside the script (only Python's where that is the home directory itself), and what it imported from below its folder.
+In a git repository: what git tracks, and what it neither tracks nor ignores. Elsewhere: the small files and the
+packages beside the script (only Python's where that is the home directory itself), and what it imported from below its
+folder.
 A file ``.xpmignore`` at the project's root (one pattern a line) leaves more out.
 """
 

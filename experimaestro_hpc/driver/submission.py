@@ -106,7 +106,7 @@ class Submission:
     def generate(self) -> None:
         """Write the files of all jobs on this machine and submit nothing; those that were submitted keep theirs."""
         submitted = [job for job in self.all if self.session.layout.record(job).get("batch")]
-        plan = make_plan([job.planned() for job in self.all.values()], dict.fromkeys(submitted, {"state": "done"}))
+        plan = make_plan([job.planned() for job in self.all.values()], {job: {"state": "done"} for job in submitted})
         files = self._files(plan)[0]
         write_here(self.session, {name: text for name, text in files.items() if name.startswith("jobs/")})
 

@@ -106,6 +106,12 @@ def test_the_scheme_in_words():
     assert of(["x", -255]) == hashlib.sha256(b"xpm-hpc identifier 1" + chunk(b"c", parts)).hexdigest()
 
 
+def test_the_example_of_the_documentation():
+    say = type("Say", (Config,), {"__module__": "m", "__annotations__": {"word": Param[str]}})
+    page = Path(__file__).parents[2] / "docs" / "identifiers.md"
+    assert identifier(say(word="x")) in page.read_text(encoding="utf-8")
+
+
 def test_form():
     assert len(of(1)) == 64
     assert of(1) == of(1).lower()

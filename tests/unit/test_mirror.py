@@ -303,10 +303,19 @@ def test_what_was_sent_is_here_too_and_nothing_is_left_of_an_earlier_attempt(pai
         path = pair.laptop.job(A) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    client = Client({A: "failed", B: "unscheduled"}, {"natives": {A: "17"}, "attached": [B]})
-    round_of(pair, client, A, B).run(monitor)
+    client = Client({A: "failed"}, {"natives": {A: "17"}})
+    round_of(pair, client, A).run(monitor)
     assert pair.here(A).keys() == {"params.json", "job.json", "job.sh", "say.out"}
-    assert not pair.laptop.job(B).exists(), "somebody else has submitted it meanwhile: it has their files"
+    assert pair.laptop.record(A)["native_id"] == "17"
+
+
+def test_what_somebody_else_has_submitted_meanwhile_keeps_its_files(pair, monitor):
+    (pair.laptop.job(B)).mkdir(parents=True)
+    (pair.laptop.job(B) / "job.json").write_text('{"theirs": 1}')
+    client = Client({A: "unscheduled", B: "unscheduled", C: "unscheduled"}, {"natives": {A: "17"}, "attached": [B, C]})
+    round_of(pair, client, A, B, C).run(monitor)
+    assert pair.here(B) == {"job.json": b'{"theirs": 1}'}
+    assert pair.here(C).keys() == {"params.json", "job.json", "job.sh"}, "nothing of it is here: ours are the same"
 
 
 def test_nothing_to_do(pair, monitor):

@@ -196,7 +196,7 @@ def test_many_failures_are_named_and_then_counted(tmp_path):
     for job in jobs:
         layout.job(job).mkdir(parents=True)
         Path(f"{layout.stem(job)}.err").write_text("KeyError\n")
-    monitor, _ = watched(tmp_path, dict.fromkeys(jobs, {"state": "failed", "reason": "exit"}))
+    monitor, _ = watched(tmp_path, {job: {"state": "failed", "reason": "exit"} for job in jobs})
     monitor.wait(jobs)
     lines = said(monitor)
     assert lines.count("| KeyError") == 3

@@ -328,8 +328,8 @@ def test_a_relative_directory_with_hostile_names(tmp_path):
     workspace = Workspace(tmp_path / 'it\'s a "work" $(touch x)\n é')
     workspace.script(TASKS)
     job = act(workspace, "print(os.getcwd())")
-    command = [*job.command()[:-1], f"../../../jobs/{job.id}/"]
-    ended = subprocess.run(command, cwd=job.directory, env=job.environment(), capture_output=True, check=False)
+    command = [*job.command()[:-1], f"jobs/../jobs/{job.id}/"]
+    ended = subprocess.run(command, cwd=workspace.root, env=job.environment(), capture_output=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert os.fsdecode(ended.stdout) == f"{job.directory}\n"
 

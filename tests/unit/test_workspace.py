@@ -83,7 +83,7 @@ def test_a_job_that_was_only_submitted(tmp_path):
         ({}, {"state": "unscheduled", "progress": None}),
         (
             {"progress__json": {"native_id": "17", "host": "n1", "started": 6.0, "progress": [{"value": 0.5}]}},
-            {"state": "unscheduled", "native_id": "17", "host": "n1", "started": 6.0, "progress": 0.5},
+            {"state": "running", "native_id": "17", "host": "n1", "started": 6.0, "progress": 0.5},
         ),
         ({"progress__json": {"progress": []}}, {"progress": None}),
         (
@@ -133,6 +133,22 @@ def test_tags_are_those_of_the_latest_experiment(tmp_path):
     note_jobs(tmp_path, "second", "s.py", {SAY: {"launcher": "gate", "tags": {"z": 3}}})
     note_jobs(tmp_path, "third", "s.py", {OTHER: {"launcher": "gate", "tags": {"q": 3}}})
     assert (one(tmp_path)["experiments"], one(tmp_path)["tags"]) == (["second", "first"], {"z": 3})
+
+
+@pytest.mark.parametrize(
+    ("record", "state"),
+    [
+        ({}, "unscheduled"),
+        ({"parents": [OTHER]}, "unscheduled"),
+        ({"native_id": "17"}, "queued"),
+        ({"batch": "t0ken"}, "queued"),
+        ({"native_id": "17", "parents": [OTHER]}, "waiting"),
+        ({"native_id": "17", "parents": [OTHER], "started": 6.0}, "running"),
+    ],
+)
+def test_the_state_as_far_as_this_machine_knows(tmp_path, record, state):
+    write(tmp_path, SAY, job__json={"id": SAY, **record})
+    assert one(tmp_path)["state"] == state
 
 
 @pytest.mark.parametrize(
