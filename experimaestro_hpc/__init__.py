@@ -12,11 +12,11 @@ _HOME = {
     "Config": "config.objects",
     "Task": "config.objects",
     "ResumableTask": "config.objects",
-    "Param": "config.objects",
-    "Meta": "config.objects",
-    "Constant": "config.objects",
-    "field": "config.objects",
-    "PathGenerator": "config.objects",
+    "Param": "config.declare",
+    "Meta": "config.declare",
+    "Constant": "config.declare",
+    "field": "config.declare",
+    "PathGenerator": "config.declare",
     "tag": "config.objects",
     "tags": "config.objects",
     "CommandTask": "config.commands",
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from .config.commands import CommandTask as CommandTask
     from .config.configure import configure as configure
     from .config.context import RunMode as RunMode
+    from .config.declare import Constant as Constant
+    from .config.declare import Meta as Meta
+    from .config.declare import Param as Param
+    from .config.declare import PathGenerator as PathGenerator
+    from .config.declare import field as field
     from .config.grid import grid as grid
     from .config.identifier import identifier as identifier
     from .config.objects import Config as Config
-    from .config.objects import Constant as Constant
-    from .config.objects import Meta as Meta
-    from .config.objects import Param as Param
-    from .config.objects import PathGenerator as PathGenerator
     from .config.objects import ResumableTask as ResumableTask
     from .config.objects import Task as Task
-    from .config.objects import field as field
     from .config.objects import tag as tag
     from .config.objects import tags as tags
     from .driver.experiment import experiment as experiment

@@ -1,4 +1,4 @@
-"""The identifier of an object: a Merkle hash over its parameters. In: a ``Config``. Out: 64 hexadecimal digits.
+"""The identifier of an object: a Merkle hash over its parameters. In: a ``Configured``. Out: 64 hexadecimal digits.
 
 Each value is written as one tag byte, the length of what follows (8 bytes, big endian), and its bytes, so that no
 two different values are written alike. An object inside another counts by its own identifier, so the cost grows
@@ -13,13 +13,14 @@ import struct
 from pathlib import PurePath
 from typing import Any
 
-from .objects import MISSING, Config, JobPath, State, type_name
-from .types import Parameter, configs_in, fields_of, walk
+from .declare import MISSING, Configured, JobPath, State
+from .objects import type_name
+from .types import Parameter, configs_in, fields_of, parts_of, walk
 
 _SCHEMA = b"xpm-hpc identifier 1"
 
 
-def identifier(config: Config) -> str:
+def identifier(config: Configured) -> str:
     """The identifier of ``config`` (hexadecimal, 64 digits).
 
     :raises ParameterError: the object holds itself
@@ -42,11 +43,17 @@ def identifier(config: Config) -> str:
     return digests[id(config)]
 
 
-def _is_known(config: Config) -> bool:
+def is_changed(config: Configured) -> bool:
+    """Whether a list or the like in a submitted object was changed in place, where no check is made."""
+    known = config.__dict__["__xpm__"].digest
+    return known is not None and _digest(config, {id(part): identifier(part) for part in parts_of(config)}) != known
+
+
+def _is_known(config: Configured) -> bool:
     return config.__dict__["__xpm__"].digest is not None
 
 
-def _digest(config: Config, digests: dict[int, str]) -> str:
+def _digest(config: Configured, digests: dict[int, str]) -> str:
     pieces = [_chunk(b"t", type_name(type(config)).encode("utf-8", "surrogatepass"))]
     for name, parameter in sorted(fields_of(type(config)).items()):
         if parameter.kind == "meta":
@@ -61,7 +68,7 @@ def _digest(config: Config, digests: dict[int, str]) -> str:
     return hashlib.sha256(_SCHEMA + _chunk(b"c", b"".join(pieces))).hexdigest()
 
 
-def _digest_of(part: Config, digests: dict[int, str]) -> str:
+def _digest_of(part: Configured, digests: dict[int, str]) -> str:
     known: str | None = part.__dict__["__xpm__"].digest
     return known or digests[id(part)]
 
@@ -79,7 +86,7 @@ def _is_default(parameter: Parameter, encoded: bytes, digests: dict[int, str]) -
 def _encode(value: Any, digests: dict[int, str]) -> bytes:
     if value is None:
         return _chunk(b"n", b"")
-    if isinstance(value, Config):
+    if isinstance(value, Configured):
         return _chunk(b"c", bytes.fromhex(_digest_of(value, digests)))
     if isinstance(value, enum.Enum):
         cls = type(value)

@@ -10,8 +10,8 @@ import os
 import sys
 
 from ..errors import WorkspaceError
+from .declare import Deferred, Later
 from .jsonlight import loads
-from .objects import MISSING, Field
 from .script import run_script
 
 TYPE_CHECKING = False
@@ -71,13 +71,16 @@ class Loader:
                 if eager or not _holds_task(raw):
                     made.__dict__[name] = self._value(raw, objects, home)
                 else:
-                    made.__dict__[name] = _Later(self, raw, objects, home)
+                    made.__dict__[name] = self._later(raw, objects, home)
                     _defer(type(made), name)
             if "source" in entry:
-                made.__dict__["__xpm__"].source = _Later(self, {"$task": entry["source"]}, objects, directory)
+                made.__dict__["__xpm__"].source = self._later({"$task": entry["source"]}, objects, directory)
         for made in reversed(objects):
             made.__post_init__()
         return objects[0]
+
+    def _later(self, raw: Any, objects: list[Any], directory: str) -> Later:
+        return Later(lambda: self._value(raw, objects, directory))
 
     def _new(self, reference: dict[str, str]) -> Any:
         cls = self.find(reference)
@@ -138,49 +141,6 @@ class Loader:
                     self._value(key, objects, directory): self._value(item, objects, directory) for key, item in inner
                 }
         return {key: self._value(item, objects, directory) for key, item in raw.items()}
-
-
-class _Later:
-    """A value that names tasks and has not been looked at yet."""
-
-    __slots__ = ("directory", "loader", "objects", "raw")
-
-    def __init__(self, loader: Loader, raw: Any, objects: list[Any], directory: str) -> None:
-        self.loader = loader
-        self.raw = raw
-        self.objects = objects
-        self.directory = directory
-
-    def value(self) -> Any:
-        return self.loader._value(self.raw, self.objects, self.directory)
-
-
-class Deferred:
-    """Stands for a parameter in its class and reads a ``_Later`` when it is looked at.
-
-    :ivar declared: what the class's body says of the parameter, ``MISSING`` for nothing
-    """
-
-    def __init__(self, cls: type, name: str) -> None:
-        self.cls = cls
-        self.name = name
-        self.declared: Any = cls.__dict__.get(name, MISSING)
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
-            return self
-        try:
-            value = instance.__dict__[self.name]
-        except KeyError:  # written before there was such a parameter
-            if self.declared is MISSING:
-                return getattr(super(self.cls, instance), self.name)
-            return self.declared.__get__(instance, owner) if isinstance(self.declared, Field) else self.declared
-        if isinstance(value, _Later):
-            value = instance.__dict__[self.name] = value.value()
-        return value
-
-    def __set__(self, instance: Any, value: object) -> None:
-        instance.__dict__[self.name] = value
 
 
 def _defer(cls: type, name: str) -> None:

@@ -1,9 +1,8 @@
 """Configurations and tasks: the classes that users derive from.
 
 In: a class with annotated parameters, and values. Out: objects whose values are checked when they are made (on the
-laptop), or taken as they were written (inside a job). Every job imports this module, so it imports nothing itself:
-``typing`` alone would double the start-up time of a small task. Types and checks are in :mod:`.types`, loaded on
-the laptop when the first object is made.
+laptop), or taken as they were written (inside a job). Types and checks are in :mod:`.types`, which needs ``typing``
+and is loaded on the laptop when the first object is made.
 """
 
 from __future__ import annotations
@@ -11,151 +10,16 @@ from __future__ import annotations
 import os
 import sys
 
+from .declare import Configured, State, field
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from pathlib import Path
-    from typing import Annotated, Any, Callable, ClassVar, TypeVar, dataclass_transform
-
-    T = TypeVar("T")
-    Param = Annotated[T, "param"]
-    Meta = Annotated[T, "meta"]
-    Constant = Annotated[T, "constant"]
+    from typing import Any, ClassVar, dataclass_transform
 else:
-
-    class Declared:
-        """A parameter's annotation: its kind (``param``, ``meta`` or ``constant``) and its type."""
-
-        __slots__ = ("kind", "type")
-
-        def __init__(self, kind, type_):
-            self.kind = kind
-            self.type = type_
-
-        def __repr__(self):
-            return f"{self.kind.capitalize()}[{self.type!r}]"
-
-        def __call__(self):  # typing on Python 3.9 and 3.10 takes only callables for types
-            raise TypeError("an annotation cannot be called")
-
-    class _Kind:
-        __slots__ = ("kind",)
-
-        def __init__(self, kind):
-            self.kind = kind
-
-        def __getitem__(self, type_):
-            return Declared(self.kind, type_)
-
-    Param = _Kind("param")
-    Meta = _Kind("meta")
-    Constant = _Kind("constant")
 
     def dataclass_transform(**_options):
         return lambda cls: cls
-
-
-class Missing:
-    """Says that there is no default."""
-
-    def __repr__(self) -> str:
-        return "<no default>"
-
-
-MISSING = Missing()
-
-
-class Field:
-    """What :func:`field` says of a parameter."""
-
-    def __init__(self, default: object, default_factory: Any, ignore_default: bool) -> None:
-        self.default = default
-        self.default_factory = default_factory
-        self.ignore_default = ignore_default
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, instance: Any, owner: type) -> object:
-        # Reached only when a job reads a parameter that did not exist yet when the object was written.
-        if instance is None:
-            return self
-        value = self.default_factory() if self.default_factory is not None else self.default
-        if value is MISSING:
-            raise AttributeError(f"{owner.__qualname__} has no value for {self.name!r}")
-        if isinstance(value, JobPath):
-            from pathlib import Path
-
-            value = Path(instance.__dict__["__xpm__"].directory, value.name)
-        instance.__dict__[self.name] = value
-        return value
-
-
-if TYPE_CHECKING:
-
-    def field(*, default: Any = ..., default_factory: Callable[[], Any] = ..., ignore_default: bool = True) -> Any: ...
-
-else:
-
-    def field(*, default=MISSING, default_factory=None, ignore_default=True):
-        """Declare a parameter's default.
-
-        :param default: the value when none is given
-        :param default_factory: called without arguments to make the default; or a :class:`PathGenerator`
-        :param ignore_default: a value equal to the default does not count in the identifier, so that a new
-            parameter with a default keeps old results. ``False`` makes it count always.
-
-        >>> class Train(Task):
-        ...     epochs: Param[int] = field(default=10)
-        ...     model: Meta[Path] = field(default_factory=PathGenerator("model.pt"))
-        """
-        return Field(default, default_factory, ignore_default)
-
-
-class PathGenerator:
-    """A path inside the job directory, as a default: ``field(default_factory=PathGenerator("model.pt"))``.
-
-    :param name: path below the job directory
-    """
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __call__(self) -> Any:
-        return JobPath(self.name)
-
-
-class JobPath:
-    """A path inside the job directory of the task that holds it, until the job directory is known."""
-
-    __slots__ = ("name",)
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<{self.name} in the job directory>"
-
-
-class State:
-    """What xpm-hpc knows of one object, beside its parameters."""
-
-    __slots__ = ("digest", "directory", "job", "loaded", "sealed", "source", "tags")
-
-    def __init__(self) -> None:
-        self.tags: dict[str, object] = {}
-        self.sealed = False
-        #: read from params.json inside a job: values are taken as they are
-        self.loaded = False
-        #: the task that makes this object, when it is a task's output (inside a job: how to read it)
-        self.source: Any = None
-        #: identifier (hex), kept once the object is sealed
-        self.digest: str | None = None
-        #: the submitted job (laptop)
-        self.job: Any = None
-        #: the job directory (absolute path), once known
-        self.directory: str | None = None
 
 
 class _ItsClass:
@@ -165,14 +29,8 @@ class _ItsClass:
         return owner
 
 
-class _Shown:
-    """How deep in objects ``repr`` is."""
-
-    depth = 0
-
-
 @dataclass_transform(kw_only_default=True, field_specifiers=(field,))
-class Config:
+class Config(Configured):
     """Base of everything that has typed parameters.
 
     :raises ParameterError: a value of the wrong type, an unknown parameter or a missing one
@@ -188,11 +46,6 @@ class Config:
         __xpmid__: ClassVar[str]
     else:
         C = _ItsClass()
-
-    def __new__(cls, /, *_args: Any, **_values: Any) -> Any:
-        self = object.__new__(cls)
-        self.__dict__["__xpm__"] = State()
-        return self
 
     def __init__(self, /, **values: Any) -> None:
         from .types import initialise  # typing is not for jobs: see the module's docstring
@@ -222,17 +75,24 @@ class Config:
     def __xpmtask__(self) -> Any:
         """The task that makes this object: itself for a task, its source for a task's output."""
         state: State = self.__dict__["__xpm__"]
-        return state.source.value() if state.loaded and state.source is not None else state.source
+        return state.source.read() if state.loaded and state.source is not None else state.source
 
     def __repr__(self) -> str:
-        name = type(self).__qualname__
-        if _Shown.depth > 1:  # objects may share parts, and be deep
-            return f"{name}(...)"
-        _Shown.depth += 1
-        try:
-            return f"{name}({', '.join(f'{k}={v!r}' for k, v in self.__dict__.items() if k != '__xpm__')})"
-        finally:
-            _Shown.depth -= 1
+        values = ", ".join(f"{name}={_brief(value)}" for name, value in self.__dict__.items() if name != "__xpm__")
+        return f"{type(self).__qualname__}({values})"
+
+
+def _brief(value: object) -> str:
+    """A value as text; objects inside it by their class only, since they may be deep and shared."""
+    if isinstance(value, Configured):
+        return f"{type(value).__qualname__}(...)"
+    if isinstance(value, list):
+        return f"[{', '.join(_brief(item) for item in value)}]"
+    if isinstance(value, tuple):
+        return f"({', '.join(_brief(item) for item in value)})"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_brief(key)}: {_brief(item)}' for key, item in value.items())}}}"
+    return repr(value)
 
 
 class Task(Config):

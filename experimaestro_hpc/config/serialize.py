@@ -18,8 +18,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..errors import ParameterError
-from .identifier import identifier
-from .objects import Config, JobPath, Task, module_name, task_id
+from .declare import JobPath
+from .identifier import identifier, is_changed
+from .objects import Config, Task, module_name, task_id
 from .types import parts_of, values_of
 
 SCHEMA = 1
@@ -34,9 +35,16 @@ def params_text(task: Task, code_root: Path) -> str:
     """The text of ``params.json`` for ``task``; the same for the same parameters.
 
     :param code_root: folder that the code snapshot is taken from; scripts are named relative to it
-    :raises ParameterError: the task's class cannot be found again by its name
+    :raises ParameterError: the task's class cannot be found again by its name, or the task is no more what its
+        identifier says
     """
     parts = own_parts(task)
+    for part in parts:
+        if is_changed(part):
+            raise ParameterError(
+                f"a list, set or dict in {type(part).__qualname__} was changed after it was submitted",
+                hint="change it before, or make a new object",
+            )
     numbers = {id(part): number for number, part in enumerate(parts)}
     sources = _sources(parts)
     document = {

@@ -19,9 +19,8 @@ from pathlib import Path, PurePath
 from typing import Any, Callable, NamedTuple
 
 from ..errors import ParameterError
-from . import objects
-from .load import Deferred
-from .objects import MISSING, Config, Field, JobPath, State
+from . import declare
+from .declare import MISSING, Configured, Deferred, Field, JobPath, State
 
 _NONE = type(None)
 _UNION_TYPES = (typing.Union, getattr(types, "UnionType", typing.Union))
@@ -54,7 +53,7 @@ def fields_of(cls: type) -> dict[str, Parameter]:
         return known
     found: dict[str, Parameter] = {}
     for base in reversed(cls.__mro__):
-        if base is Config or not issubclass(base, Config):
+        if base is Configured or not issubclass(base, Configured):
             continue
         for name, annotation in _annotations(base).items():
             declared = _declared(base, name, annotation)
@@ -77,7 +76,7 @@ def fields_of(cls: type) -> dict[str, Parameter]:
     return found
 
 
-def initialise(config: Config, values: dict[str, Any]) -> None:
+def initialise(config: Configured, values: dict[str, Any]) -> None:
     """Set the parameters of a new object.
 
     :raises ParameterError: an unknown, missing or wrong parameter
@@ -107,7 +106,7 @@ def initialise(config: Config, values: dict[str, Any]) -> None:
         config.__dict__[name] = _check(cls, parameter, value)
 
 
-def checked(config: Config, name: str, value: Any) -> Any:
+def checked(config: Configured, name: str, value: Any) -> Any:
     """The value to store for ``config.name = value``; what is no parameter is taken as it is.
 
     :raises ParameterError: the object was submitted, the parameter is a constant, or the value is wrong
@@ -128,15 +127,15 @@ def checked(config: Config, name: str, value: Any) -> Any:
     return _check(type(config), parameter, value)
 
 
-def walk(config: Config, leave_out: Callable[[Config], object] = lambda _part: False) -> Iterator[Config]:
+def walk(config: Configured, leave_out: Callable[[Configured], object] = lambda _part: False) -> Iterator[Configured]:
     """``config`` and all objects that it is made of, each once, parts before wholes.
 
     :param leave_out: says which objects to pass by, with all that they are made of
     :raises ParameterError: an object holds itself
     """
     done: set[int] = set()
-    on_path: dict[int, Config] = {}
-    stack: list[tuple[Config, bool]] = [(config, False)]
+    on_path: dict[int, Configured] = {}
+    stack: list[tuple[Configured, bool]] = [(config, False)]
     while stack:
         node, left = stack.pop()
         key = id(node)
@@ -153,18 +152,18 @@ def walk(config: Config, leave_out: Callable[[Config], object] = lambda _part: F
             stack.extend((part, False) for part in parts_of(node) if id(part) not in done)
 
 
-def values_of(config: Config) -> dict[str, Any]:
+def values_of(config: Configured) -> dict[str, Any]:
     """The parameters' values by name."""
     return {name: config.__dict__[name] for name in fields_of(type(config))}
 
 
-def parts_of(config: Config) -> list[Config]:
+def parts_of(config: Configured) -> list[Configured]:
     """The objects directly inside ``config``: in its parameters, and the task that makes it."""
-    found: list[Config] = []
+    found: list[Configured] = []
     todo = list(values_of(config).values())
     while todo:
         value = todo.pop()
-        if isinstance(value, Config):
+        if isinstance(value, Configured):
             found.append(value)
         elif isinstance(value, (list, tuple, set, frozenset)):
             todo.extend(value)
@@ -177,9 +176,9 @@ def parts_of(config: Config) -> list[Config]:
     return found
 
 
-def configs_in(value: Any) -> list[Config]:
+def configs_in(value: Any) -> list[Configured]:
     """The objects in a value."""
-    if isinstance(value, Config):
+    if isinstance(value, Configured):
         return [value]
     if isinstance(value, dict):
         return [part for pair in value.items() for item in pair for part in configs_in(item)]
@@ -198,10 +197,15 @@ def _annotations(cls: type) -> dict[str, Any]:
 def _declared(cls: type, name: str, annotation: Any) -> Any:
     """The ``Declared`` of an annotation, or None for one that is no parameter."""
     if isinstance(annotation, str):
-        if not any(kind in annotation for kind in ("Param", "Meta", "Constant")):
+        if "[" not in annotation:
             return None
-        annotation = _evaluate(cls, name, annotation)
-    return annotation if isinstance(annotation, objects.Declared) else None  # type: ignore[attr-defined]
+        try:
+            annotation = _evaluate(cls, name, annotation)
+        except ParameterError:  # somebody else's, unless it looks like ours: Param may be imported by another name
+            if any(kind in annotation for kind in ("Param", "Meta", "Constant")):
+                raise
+            return None
+    return annotation if isinstance(annotation, declare.Declared) else None  # type: ignore[attr-defined]
 
 
 def _evaluate(cls: type, name: str, text: str) -> Any:
@@ -273,7 +277,7 @@ def convert(wanted: Any, value: Any, cls: type) -> Any:
     if origin is typing.Literal:
         return _require(any(type(one) is type(value) and one == value for one in arguments), value)
     if origin is not None:
-        if isinstance(origin, type) and issubclass(origin, Config):
+        if isinstance(origin, type) and issubclass(origin, Configured):
             return _require(isinstance(value, origin), value)
         return _container(origin, arguments, value, cls)
     if isinstance(wanted, typing.TypeVar):
@@ -297,7 +301,7 @@ def convert(wanted: Any, value: Any, cls: type) -> Any:
     if isinstance(wanted, type):
         if issubclass(wanted, enum.Enum):
             return _member(_require(isinstance(value, wanted), value))
-        if wanted is bool or issubclass(wanted, Config):
+        if wanted is bool or issubclass(wanted, Configured):
             return _require(isinstance(value, wanted), value)
         raise _Mismatch("this type cannot be a parameter")
     raise _Mismatch("this type cannot be a parameter")
@@ -361,11 +365,11 @@ def _plain(value: Any) -> Any:
     """Any value that can be written down and hashed."""
     if isinstance(value, enum.Enum):
         return _member(value)
-    if value is None or isinstance(value, (str, bool, int, float, PurePath, Config, JobPath)):
+    if value is None or isinstance(value, (str, bool, int, float, PurePath, Configured, JobPath)):
         return value
     for kind in (list, tuple, set, frozenset, dict):
         if isinstance(value, kind):
-            return _container(kind, (), value, Config)
+            return _container(kind, (), value, Configured)
     raise _Mismatch(f"a {type(value).__name__} cannot be a parameter's value")
 
 

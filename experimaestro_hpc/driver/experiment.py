@@ -14,7 +14,8 @@ from typing import Any
 
 from ..config import context
 from ..config.context import RunMode
-from ..config.objects import Config, State, Task
+from ..config.declare import State
+from ..config.objects import Config, Task
 from ..config.serialize import job_id, own_parts, parents_of
 from ..config.types import walk
 from ..errors import JobsFailed, XpmError
@@ -93,8 +94,8 @@ class experiment:
             raise XpmError(f"{type(task).__qualname__} is no Task", hint="only tasks can be submitted")
         for part in own_parts(task):
             _validate(part)
-        for part in walk(task):
-            part.__dict__["__xpm__"].sealed = True
+        for inner in walk(task):
+            inner.__dict__["__xpm__"].sealed = True
         id_ = job_id(task)
         if not self.jobs:
             self.maker.use_code_of(task)

@@ -30,7 +30,10 @@ def write_json(path: str, document: dict[str, Any], *, durable: bool = False) ->
             os.close(handle)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        try:
+            os.unlink(temporary)
+        except FileNotFoundError:
+            pass  # interrupted when it had been renamed already
         raise
 
 

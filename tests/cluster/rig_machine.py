@@ -30,6 +30,10 @@ PACKAGES = (
     "rsync",
     "iproute2",
     "python3-venv",
+    # login shells that a cluster's users have
+    "zsh",
+    "fish",
+    "tcsh",
 )
 
 

@@ -247,6 +247,23 @@ def test_what_the_agents_own_commands_print_is_no_answer(connect, gate, home):
         assert client.call("survey", jobs=[], python="chatty")["states"] == {}
 
 
+def test_what_else_prints_in_the_agents_process_is_no_part_of_an_answer(connect, gate, home):
+    """Somebody's ``sitecustomize``, or a scheduler from a plugin."""
+    (home / "sitecustomize.py").write_text(
+        "import os, threading, time\n"
+        "def spam():\n    while True:\n        os.write(1, b'noise\\n')\n        time.sleep(0.0002)\n"
+        "threading.Thread(target=spam, daemon=True).start()\n"
+    )
+    gate.environ["PYTHONPATH"] = str(home)
+    folder = home / "work" / "jobs" / JOB
+    folder.mkdir(parents=True)
+    data = os.urandom(6 << 20)
+    (folder / "say.out").write_bytes(data)
+    taken: list[bytes] = []
+    connect().receive("read", lambda file: taken.append(file.read()), job=JOB, limit=1 << 30)
+    assert b"".join(taken) == data
+
+
 def test_nothing_but_noise(connect, gate):
     gate.instead = ["yes"]
     with pytest.raises(ConnectionFailed, match="sends a lot, but nothing from the agent"):

@@ -98,6 +98,7 @@ def test_safe_name_lets_through(name):
         pytest.param([link("p", "."), link("q", "p/p/../.."), member("q/new", tarfile.DIRTYPE)], id="folder behind"),
         pytest.param([link("p", "."), link("q", "p/p/../.."), member("q/new/evil")], id="new folder behind"),
         pytest.param([link("p", "."), link("p/p/q", "../.."), member("q/evil")], id="link in a linked folder"),
+        pytest.param([link("a/b/p", "../.."), link("a/b/q", "p/.."), member("a/b/q/evil")], id="up after down"),
     ],
 )
 def test_unpack_refuses_what_leaves_the_folder(box, members):

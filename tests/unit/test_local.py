@@ -683,9 +683,18 @@ def test_a_runner_ends_when_nothing_is_left(machine, started, monkeypatch, wait_
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[bytes]]) -> None:
-    """Runners that the scheduler starts end as soon as they are idle."""
-    code = "import sys; from experimaestro_hpc.schedulers import local_runner as r; r.IDLE = 0; "
-    code += "r.run(r.local_folder(sys.argv[1]))"
+    """Runners that the scheduler starts end as soon as they are idle, and take their time between last look and end."""
+    code = """
+import fcntl, sys, time
+from experimaestro_hpc.schedulers import local_runner
+flock = fcntl.flock
+def hesitate(file, what):
+    if what == fcntl.LOCK_UN:
+        time.sleep(0.03)
+    flock(file, what)
+fcntl.flock, local_runner.IDLE = hesitate, 0
+local_runner.run(local_runner.local_folder(sys.argv[1]))
+"""
 
     def popen(argv: list[str], **options: Any) -> subprocess.Popen[bytes]:
         started.append(subprocess.Popen([argv[0], "-c", code, argv[-1]], **options))
@@ -696,12 +705,10 @@ def impatient(monkeypatch: pytest.MonkeyPatch, started: list[subprocess.Popen[by
 
 def test_no_job_is_stuck_when_it_comes_while_the_runner_ends(machine, started, monkeypatch, wait_until):
     impatient(monkeypatch, started)
-    for number in range(25):
+    for number in range(12):
         machine.submit(str(number), "true")
         wait_until(lambda: machine.state(str(number)) == "ended")  # noqa: B023 - it is called in this round
-        deadline = time.monotonic() + number % 8 * 0.0007  # a bit later each time, into the runner's last moments
-        while time.monotonic() < deadline:
-            pass
+        time.sleep(number * 0.003)  # a bit later each time: before, in and after the runner's last moments
     assert len(started) > 1, "the runner never ended in between: the test says nothing"
 
 

@@ -24,7 +24,8 @@ from experimaestro_hpc import (
     tag,
     tags,
 )
-from experimaestro_hpc.config.objects import JobPath, job_name, module_name, task_id, type_name
+from experimaestro_hpc.config.declare import JobPath
+from experimaestro_hpc.config.objects import job_name, module_name, task_id, type_name
 from experimaestro_hpc.config.types import fields_of, walk
 from experimaestro_hpc.errors import ParameterError
 
@@ -256,9 +257,7 @@ def test_an_error_about_a_large_object_is_short(shape):
 
 def test_repr():
     assert repr(Model(layers=3)) == "Model(layers=3, names=['a'], note='', version=1)"
-    assert repr(Node(value={"a": [Node(value=Node(value=Node()))]})) == (
-        "Node(left=None, right=None, value={'a': [Node(left=None, right=None, value=Node(...))]})"
-    )
+    assert repr(Node(value={"a": [Node(value=Node())]})) == "Node(left=None, right=None, value={'a': [Node(...)]})"
 
 
 # --- tags ---

@@ -315,6 +315,32 @@ def test_a_class_typed_at_a_prompt():
     assert "class Say was typed at a prompt, where a job cannot find it\n  write it into a file" in ended.stderr
 
 
+def seal(*parts: Config) -> None:
+    for part in parts:
+        part.__dict__["__xpm__"].sealed = True
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda task: task.value.append(2),
+        lambda task: task.value.append(Box(value=1)),
+        lambda task: task.other.value["k"].add(1),
+        lambda task: task.other.value.clear(),
+    ],
+)
+def test_what_was_submitted_is_what_is_written(change):
+    """A list that is changed later must not run under the identifier of the old one."""
+    task = Use(value=[1], other=Box(value={"k": set()}))
+    seal(task.other, task)
+    identifier(task)
+    before = params_text(task, CODE)
+    assert params_text(task, CODE) == before
+    change(task)
+    with pytest.raises(ParameterError, match=r"a list, set or dict in (Use|Box) was changed after it was submitted"):
+        params_text(task, CODE)
+
+
 # --- graphs ---
 
 

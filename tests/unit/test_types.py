@@ -342,6 +342,25 @@ class Say(Task):
     assert say.more[0].word == "b"
 
 
+@pytest.mark.parametrize("future", ["from __future__ import annotations", ""])
+def test_kinds_by_another_name(future, monkeypatch):
+    """Otherwise a default would hide that there is no parameter."""
+    made = module(
+        "aliases",
+        f"""{future}
+from typing import ClassVar
+from experimaestro_hpc import Config, Param as P, Meta as M
+class Say(Config):
+    word: P[str] = "x"
+    note: M[str] = "n"
+    shared: ClassVar[dict[str, int]] = {{}}
+    other: "numpy_of_tomorrow.Array[int]" = None
+""",
+        monkeypatch,
+    )
+    assert list(fields_of(made.Say)) == ["word", "note"]
+
+
 def test_a_name_means_what_it_means_where_it_is_written(monkeypatch):
     """A class derived elsewhere does not need the names of its base's annotations."""
     base = module(
