@@ -20,6 +20,7 @@ _HOME = {
     "tag": "config.objects",
     "tags": "config.objects",
     "CommandTask": "config.commands",
+    "CounterToken": "config.tokens",
     "configure": "config.configure",
     "grid": "config.grid",
     "identifier": "config.identifier",
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from .config.objects import Task as Task
     from .config.objects import tag as tag
     from .config.objects import tags as tags
+    from .config.tokens import CounterToken as CounterToken
     from .driver.experiment import experiment as experiment
     from .errors import XpmError as XpmError
     from .resources import Resources as Resources

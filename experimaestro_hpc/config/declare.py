@@ -132,10 +132,12 @@ class JobPath:
 class State:
     """What xpm-hpc knows of one object, beside its parameters."""
 
-    __slots__ = ("digest", "directory", "job", "loaded", "sealed", "source", "tags")
+    __slots__ = ("digest", "directory", "job", "loaded", "sealed", "source", "tags", "tokens")
 
     def __init__(self) -> None:
         self.tags: dict[str, object] = {}
+        #: by name, how many tokens the task holds while it executes, and how many there are
+        self.tokens: dict[str, tuple[int, int]] = {}
         self.sealed = False
         #: read from params.json inside a job: values are taken as they are
         self.loaded = False

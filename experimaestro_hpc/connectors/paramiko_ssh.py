@@ -6,8 +6,10 @@ without one.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
+import threading
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -19,6 +21,8 @@ from .base import Tail
 
 #: seconds to wait for a host that does not answer
 CONNECT_TIMEOUT = 20
+#: seconds to wait for a connection to end
+CLOSE_TIMEOUT = 3
 #: seconds between signs of life on an idle connection
 KEEPALIVE = 30
 #: seconds that a request may take; the longest are submissions to a scheduler in trouble
@@ -65,7 +69,7 @@ class ParamikoChannel:
         return self.channel.exit_status
 
     def close(self) -> None:
-        self.channel.close()
+        _close_soon(self.channel)
 
 
 class ParamikoConnector:
@@ -107,9 +111,21 @@ class ParamikoConnector:
         return ConnectionFailed(what, where=f"host {self.host}", hint=f"does `ssh {self.host}` work?")
 
     def close(self) -> None:
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            _close_soon(connection)
+
+
+def _close_soon(something: Any) -> None:
+    """Close a channel or a connection; one that hangs, on a lock of paramiko's that a Ctrl-C left locked, is left."""
+
+    def close() -> None:
+        with contextlib.suppress(Exception):
+            something.close()
+
+    closing = threading.Thread(target=close, daemon=True)
+    closing.start()
+    closing.join(CLOSE_TIMEOUT)
 
 
 def _check_host_keys(connection: Any) -> None:

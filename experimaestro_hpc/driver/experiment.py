@@ -14,8 +14,8 @@ from typing import Any
 
 from ..config import context
 from ..config.context import RunMode
-from ..config.declare import State
-from ..config.objects import Config, Task
+from ..config.declare import Configured, State
+from ..config.objects import Config, Task, tags
 from ..config.serialize import job_id, own_parts, parents_of
 from ..config.types import walk
 from ..errors import JobsFailed, XpmError
@@ -23,7 +23,7 @@ from ..resources import Resources
 from ..workspace.experiments import check_name, note_jobs
 from ..workspace.recent import remember
 from . import hook
-from .jobs import Job, JobMaker
+from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, find_launcher, shipped_dir, user_dir
 from .monitor import Monitor, count, describe, last_lines, short
 from .options import run_options
@@ -94,7 +94,7 @@ class experiment:
             raise XpmError(f"{type(task).__qualname__} is no Task", hint="only tasks can be submitted")
         for part in own_parts(task):
             _validate(part)
-        for inner in walk(task):
+        for inner in walk(task, leave_out=_is_sealed):
             inner.__dict__["__xpm__"].sealed = True
         id_ = job_id(task)
         if not self.jobs:
@@ -107,12 +107,23 @@ class experiment:
                 launcher=_launcher(launcher) if launcher else self.launcher,
                 resources=Resources.parse(resources) if resources else Resources(),
                 retry=retry,
+                tags=self._tags_of(task),
             )
         state: State = task.__dict__["__xpm__"]
         state.job = Handle(self, id_)
         state.directory = str(self.root / "jobs" / id_)
         outputs = getattr(task, "task_outputs", None)
         return outputs(lambda config: _made_by(task, config)) if outputs is not None else task
+
+    def _tags_of(self, task: Task) -> dict[str, Any]:
+        """The task's tags, and under them those of the tasks that it needs."""
+        found: dict[str, Any] = {}
+        for parent in parents_of(task):
+            known = self.jobs.get(job_id(parent))
+            found.update(plain(tags(parent)) if known is None else known.tags)
+        for part in reversed(own_parts(task)):
+            found.update(plain(part.__dict__["__xpm__"].tags))
+        return found
 
     def wait(self) -> None:
         """Run all that was submitted so far and wait for its end.
@@ -256,6 +267,10 @@ def _validate(part: Config) -> None:
         raise XpmError(f"{error}", where=f"{type(part).__qualname__}.__validate__") from error
 
 
+def _is_sealed(config: Configured) -> bool:
+    return bool(config.__dict__["__xpm__"].sealed)
+
+
 def _made_by(task: Task, config: Config) -> Config:
     """A copy of ``config`` that says that ``task`` makes it, so that whoever uses it depends on the task."""
     copy: Config = type(config).__new__(type(config))
@@ -268,8 +283,14 @@ def _made_by(task: Task, config: Config) -> Config:
 
 
 def _main_script() -> Path | None:
-    file = getattr(sys.modules.get("__main__"), "__file__", None)
-    return Path(file).resolve() if file else None
+    """The script that runs; for ``python -m package.script`` a name beside the package, where it is imported from."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    if not file:
+        return None
+    path = Path(file).resolve()
+    spec = getattr(main, "__spec__", None)
+    return path.parents[spec.name.count(".")] / path.name if spec is not None else path
 
 
 def _shown(lines: Iterable[str], most: int = 10) -> list[str]:

@@ -11,14 +11,14 @@ import socket
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
 from ..config.configure import VARIABLE
-from ..config.objects import Task, job_name, tags
+from ..config.objects import Task, job_name
 from ..config.serialize import params_text
 from ..resources import Resources
 from ..schedulers import scheduler_class
@@ -37,6 +37,7 @@ class Job:
 
     :ivar id: ``task/identifier``
     :ivar parents: ids of the tasks that it needs
+    :ivar tags: its own and those of the tasks that it needs, as JSON values
     """
 
     id: str
@@ -45,6 +46,7 @@ class Job:
     launcher: Launcher
     resources: Resources
     retry: Any = None
+    tags: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -79,7 +81,7 @@ class Job:
 
     def summary(self) -> dict[str, Any]:
         """What an experiment keeps of the job."""
-        return {"launcher": _place(self.launcher), "tags": plain_tags(self.task)}
+        return {"launcher": _place(self.launcher), "tags": self.tags}
 
 
 class JobMaker:
@@ -159,7 +161,8 @@ class JobMaker:
             "identifier": identifier,
             "name": job.name,
             "parents": list(job.parents),
-            "tags": plain_tags(job.task),
+            "tags": job.tags,
+            "tokens": job.task.__dict__["__xpm__"].tokens,
             "launcher": _place(job.launcher),
             "scheduler": job.launcher.scheduler,
             "partition": job.request.partition,
@@ -183,7 +186,6 @@ def _place(launcher: Launcher) -> str:
     return launcher.name if launcher.path.parent in known else str(launcher.path.absolute())
 
 
-def plain_tags(task: Task) -> dict[str, Any]:
-    """A task's tags as JSON values."""
-    found: Mapping[str, object] = tags(task)
-    return {key: one if isinstance(one, (str, int, float, bool)) else str(one) for key, one in found.items()}
+def plain(tags: Mapping[str, object]) -> dict[str, Any]:
+    """Tags as JSON values."""
+    return {key: one if isinstance(one, (str, int, float, bool)) else str(one) for key, one in tags.items()}

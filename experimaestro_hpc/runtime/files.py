@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from _thread import get_ident  # threading costs a job a millisecond
 
 from ..config.jsonlight import dumps, loads
 
@@ -17,7 +18,7 @@ def write_json(path: str, document: dict[str, Any], *, durable: bool = False) ->
     :param durable: also wait until it is on the disk
     :raises OSError: disk full, directory gone; the old file is untouched
     """
-    temporary = f"{path}.{os.getpid()}.tmp"
+    temporary = f"{path}.{os.getpid()}.{get_ident()}.tmp"
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         try:

@@ -31,17 +31,26 @@ class Reporter:
         self.written = 0.0  # so that the first report is written at once
 
     def report(self, value: float, level: int, desc: str | None) -> None:
+        level = max(0, level)
         del self.levels[level + 1 :]
         while len(self.levels) <= level:
             self.levels.append({"value": 0.0, "desc": ""})
         self.levels[level]["value"] = min(max(0.0, float(value)), 1.0)  # nan counts as 0
         if desc is not None:
             self.levels[level]["desc"] = str(desc)
-        if value >= 1.0 or time.monotonic() - self.written >= INTERVAL:
+        is_end = value >= 1.0 and level == 0
+        self.is_pending = True
+        if is_end or time.monotonic() - self.written >= INTERVAL:
+            self.write()
+
+    def finish(self) -> None:
+        """Write what was reported last, if it has not been."""
+        if self.is_pending:
             self.write()
 
     def write(self) -> None:
         self.written = time.monotonic()
+        self.is_pending = False
         write_json(self.path, {**self.start, "progress": self.levels, "updated": time.time()})
 
 

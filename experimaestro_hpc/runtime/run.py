@@ -71,7 +71,8 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     began = time.monotonic()
     os.environ["XPM_HPC_JOB"] = job
     _remove(stem + ".failed")
-    progress.use(progress.Reporter(os.path.join(directory, "progress.json"), start))
+    reporter = progress.Reporter(os.path.join(directory, "progress.json"), start)
+    progress.use(reporter)
     code = 0
     end: dict[str, Any] = {"state": "done"}
     try:
@@ -101,6 +102,7 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     for name in ("reason", "message"):  # of an earlier attempt
         record.pop(name, None)
     try:
+        reporter.finish()
         write_json(os.path.join(directory, "job.json"), {**record, **end})
         # not forced to the disk: after a crash of the machine it must not be there when the task's own files are not
         write_json(stem + (".failed" if code else ".done"), end)
@@ -123,6 +125,12 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
         _show(error)
         raise Failure("launch", _advice(error)) from error
     os.chdir(directory)
+    if record.get("tokens"):
+        from .tokens import hold  # for the few tasks that hold any
+
+        hold(
+            os.path.join(workspace, ".xpm", "tokens"), record["tokens"], lambda text: progress.progress(0.0, desc=text)
+        )
     try:
         task.execute()
     except SystemExit as wanted:

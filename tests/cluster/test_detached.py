@@ -126,6 +126,34 @@ def test_ctrl_c_leaves_the_jobs_and_the_script_comes_back_to_them(gated):
     assert_fetched(gated)
 
 
+INTERRUPTED = """
+    import threading
+    import paramiko
+    from experimaestro_hpc.driver.monitor import Monitor
+
+    def interrupted(self, data):  # where a Ctrl-C does the most harm: paramiko holds its lock, and not yet in a `try`
+        if is_watching and threading.current_thread() is threading.main_thread():
+            self.clear_to_send_lock.acquire()
+            is_watching.clear()
+            raise KeyboardInterrupt
+        send(self, data)
+
+    send, is_watching = paramiko.Transport._send_user_message, []
+    paramiko.Transport._send_user_message = interrupted
+    wait = Monitor.wait
+    Monitor.wait = lambda self, jobs: is_watching.append(True) or wait(self, jobs)
+"""
+
+
+def test_ctrl_c_while_a_request_is_being_sent(gated):
+    gated.launcher(transport="paramiko")
+    gated.write("gated.py", GATED.replace('if __name__ == "__main__":', 'if __name__ == "__main__":' + INTERRUPTED))
+    ended = gated.run(*RUN, timeout=60)
+    assert ended.status == 130, ended
+    assert "detached: the jobs go on" in ended.out
+    assert "Traceback" not in ended.text
+
+
 def test_another_laptop_finds_the_jobs_under_way(gated):
     """Another folder on this one stands for it: it has nothing but the script and the launcher file."""
     gated.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", *RUN[4:]).ok()

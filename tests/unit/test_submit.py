@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import os
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -180,7 +181,18 @@ def test_everything_gets_to_its_place(start):
     assert states(service, A, B, C, D) == ["queued:", "waiting:", "waiting:", "waiting:"]
 
 
-def test_code_is_taken_in_once(start, tmp_path):
+def test_the_receipt_survives_a_power_cut(start, monkeypatch):
+    """It is on the disk, and not only in the machine's memory, before the scheduler is called and after."""
+    service, _ = start()
+    events = []
+    fsync, submit = os.fsync, StandIn.submit
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("fsync"), fsync(handle)))
+    monkeypatch.setattr(StandIn, "submit", lambda self, what: (events.append("submit"), submit(self, what))[1])
+    send(service, group("t1", [A]))
+    assert events == ["fsync", "submit", "fsync"]
+
+
+def test_code_is_taken_in_once(start):
     service, _ = start()
     folder = service.layout.code("0123")
     for text in ("first", "second"):
