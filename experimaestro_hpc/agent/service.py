@@ -204,7 +204,7 @@ def check_python(python: str, host: str) -> None:
     """
     import subprocess
 
-    path = shutil.which(python)
+    path = shutil.which(os.path.expandvars(os.path.expanduser(python)))
     if path is None:
         return
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 
 import click
 
@@ -30,9 +31,13 @@ def list_(as_json: bool) -> int:
 
 @command.command(name="show")
 @click.argument("name")
-def show(name: str) -> int:
+@json_option
+def show(name: str, as_json: bool) -> int:
     """Check a launcher file and print it."""
     launcher = find_launcher(name, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
+    if as_json:
+        print_json({**asdict(launcher), "path": str(launcher.path), "python": launcher.python})
+        return 0
     print(f"# {launcher.path}")
     print(launcher.path.read_text(encoding="utf-8"), end="")
     return 0

@@ -23,6 +23,7 @@ from ..agent.service import Service
 from ..connectors.base import Channel, Connector
 from ..errors import ConnectionFailed, WorkspaceError, XpmError
 from . import ship
+from .quoting import path_there
 
 #: tried in this order for the agent, after the launcher's own
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9", "/usr/bin/python3")
@@ -226,7 +227,7 @@ def agent_command(python: str) -> str:
     """The shell command that starts the agent with the first Python that is new enough; it fits any login shell."""
     code = base64.b64encode(BOOTSTRAP.encode()).decode()
     candidates = [python, *PYTHONS] if python and python not in PYTHONS else list(PYTHONS)
-    names = " ".join(shlex.quote(name) for name in candidates)
+    names = " ".join(path_there(name) for name in candidates)
     script = (
         f'for p in {names}; do command -v "$p" >/dev/null 2>&1 || continue; '
         f'"$p" -c "import base64; exec(base64.b64decode(\'{code}\').decode())"; '

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..agent.files import Packer, manifest, unpack
+from ..errors import WorkspaceError
 from .session import Session
 from .snapshot import Snapshot, source
 
@@ -57,7 +58,11 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
     taken: list[str] = []
 
     def take(stream: Any) -> None:
-        taken.extend(unpack(stream, session.layout.root))
+        try:
+            taken.extend(unpack(stream, session.layout.root))
+        except OSError as error:
+            what = f"the files of jobs cannot be written on this machine: {error.strerror or error}"
+            raise WorkspaceError(what, where=str(error.filename or session.layout.root)) from error
 
     session.client.receive(
         "fetch",

@@ -109,8 +109,9 @@ class Monitor:
         self.lost = 0
 
     def say(self, text: str) -> None:
-        """Print a line, at once."""
-        print(text, file=self.out, flush=True)
+        """Print a line, at once; what the terminal cannot show does not stop an experiment."""
+        encoding = getattr(self.out, "encoding", None) or "utf-8"
+        print(text.encode(encoding, "replace").decode(encoding), file=self.out, flush=True)
 
     def wait(self, jobs: Iterable[str]) -> dict[str, State]:
         """Watch until all ``jobs`` have ended, and bring their files back.

@@ -107,26 +107,9 @@ def make_plan(
     return Plan(
         reuse=tuple(job.id for job in ordered if known[job.id] == "done"),
         attach=tuple(job.id for job in ordered if known[job.id] in SETTLED and known[job.id] != "done"),
-        submit=tuple(_parents_first(submit)),
+        submit=tuple(submit),  # in order: a group's jobs share their unfinished parents, and those came before
     )
 
 
 def _union(jobs: Sequence[PlannedJob]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(parent for job in jobs for parent in job.parents))
-
-
-def _parents_first(groups: Sequence[Group]) -> list[Group]:
-    """Groups in an order in which each one's parents come before it.
-
-    A group's jobs share their unfinished parents, so no two groups can need each other.
-    """
-    owner = {job: group for group in groups for job in group.jobs}
-    planned = [
-        PlannedJob(
-            group.jobs[0],
-            tuple(dict.fromkeys(owner[one].jobs[0] for one in group.parents if one in owner)),
-            None,
-        )
-        for group in groups
-    ]
-    return [owner[job.id] for job in in_order(planned)]

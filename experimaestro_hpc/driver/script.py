@@ -18,6 +18,7 @@ from markupsafe import Markup
 from ..errors import TemplateError
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
+from .quoting import path_there
 
 
 def quoted(value: object) -> object:
@@ -34,7 +35,7 @@ class ScriptJob:
     :param scheduler: its name, which is its template's too
     :param request: what is asked of the scheduler
     :param name: stem of the log files
-    :param python: runs the task
+    :param python: runs the task; ``~`` and ``$NAME`` at its start are expanded there
     :param lib: folder with the shipped package, below the workspace
     :param code: folders to import the user's code from, below the workspace
     :param setup: shell lines before the task
@@ -81,7 +82,7 @@ class Scripts:
             "directives": scheduler_class(job.scheduler).directives(job.request),
             "setup": list(job.setup),
             "env": dict(sorted(job.env.items())),
-            "python": job.python,
+            "python": Markup(path_there(job.python)),
             "lib": job.lib,
             "code": list(job.code),
             "array": None if array is None else list(array),

@@ -97,12 +97,15 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
         except OSError as error:
             if not code:
                 code, end = 1, {"state": "failed", "reason": "exit", "message": f"output lost: {error}"}
+    try:
+        reporter.finish()
+    except OSError:
+        pass  # the disk is full; the marker will say so if it cannot be written either
     end.update(start, ended=time.time(), exit_code=code, used=_used(time.monotonic() - began))
     end.update(python=sys.version.split()[0], packages=_packages())
     for name in ("reason", "message"):  # of an earlier attempt
         record.pop(name, None)
     try:
-        reporter.finish()
         write_json(os.path.join(directory, "job.json"), {**record, **end})
         # not forced to the disk: after a crash of the machine it must not be there when the task's own files are not
         write_json(stem + (".failed" if code else ".done"), end)
