@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -98,6 +99,25 @@ def test_the_graph_is_finished_when_the_driver_is_killed(gated, rig, transport):
     gated.open("hello", "world", "concat")
     wait_for(lambda: gated.markers() == DONE, "the graph's end")
     wait_for(lambda: not agents(rig), "the agent to notice that it is alone")
+    assert_fetched(gated)
+
+
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_a_run_goes_on_after_its_connection_was_lost(gated, rig, transport):
+    gated.launcher(transport=transport)
+    with gated.start(*RUN) as driver:
+        try:
+            read_until(driver, "running on c")
+            for pid in agents(rig):
+                os.kill(pid, signal.SIGKILL)
+            read_until(driver, "the jobs go on, and so do the tries to connect")
+            read_until(driver, "connected to mycluster")
+            gated.open("hello", "world", "concat")
+            told = driver.communicate(timeout=120)[0]
+        finally:
+            driver.kill()
+    assert driver.returncode == 0, told
+    assert told.endswith("experiment gated: 3 done\n")
     assert_fetched(gated)
 
 
