@@ -142,6 +142,7 @@ class Monitor:
 
     def _look(self, session: Session, jobs: list[str], patience: float) -> None:
         seen = {job: self.states[job] for job in jobs if job in self.states}
+        patience = 0.0 if self.lost else patience  # to say soon that the connection is there again
         try:
             answer = session.client.call("watch", jobs=jobs, seen=seen, seconds=patience)
             changed: dict[str, State] = answer["states"]
