@@ -53,9 +53,12 @@ class Submitter:
         self.incoming = incoming
         self.natives: dict[str, str] = {}
         self.refused: dict[str, str] = {}
+        self.unknown: dict[str, str] = {}
 
     def run(self, groups: list[dict[str, Any]]) -> dict[str, Any]:
-        """Submit; the answer has ``natives``, ``refused`` (words by job) and ``attached`` (jobs that were known).
+        """Submit; the answer has ``natives``, ``refused`` and ``unknown`` (words by job), and ``attached``.
+
+        Attached are the jobs that were known already. An unknown job may have been submitted: the scheduler did not say. Whoever submits next looks for it first.
 
         :param groups: each with ``token``, ``name``, ``jobs`` (ids) and ``parents`` (ids), parents before children
         """
@@ -70,13 +73,17 @@ class Submitter:
             if todo:
                 self._group(group, todo, states)
         self.watcher.forget(jobs)
-        return {"natives": self.natives, "refused": self.refused, "attached": attached}
+        return {"natives": self.natives, "refused": self.refused, "unknown": self.unknown, "attached": attached}
 
     def _group(self, group: dict[str, Any], jobs: dict[str, str], states: dict[str, Any]) -> None:
         token, parents = group["token"], group["parents"]
         lost = [parent for parent in parents if parent in self.refused]
         if lost:
             self._refuse(jobs, "dependency", f"its parent {lost[0]} was refused")
+            return
+        open_ = [parent for parent in parents if parent in self.unknown]
+        if open_:
+            self.unknown.update(dict.fromkeys(jobs.values(), f"it is not known whether {open_[0]} was submitted"))
             return
         receipt = Receipt(token, self.scheduler.name, group["name"], len(group["jobs"]) > 1, jobs, time=time.time())
         self._place(receipt)
@@ -93,8 +100,7 @@ class Submitter:
             receipt.write(self.layout)
             self._refuse(jobs, "launch", str(error))
         except NoInformation as error:
-            for job in jobs.values():  # the receipt stays: the next run looks for the token
-                self.refused[job] = f"{error}; whether it was submitted is looked up by the next run"
+            self.unknown.update(dict.fromkeys(jobs.values(), str(error)))  # the receipt stays: the next run looks
         else:
             receipt.settle(self.layout, native_ids)
             self.natives.update(receipt.natives)

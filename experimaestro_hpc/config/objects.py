@@ -113,7 +113,7 @@ class Task(Config):
 
         :param launcher: a launcher's name, when it is not the experiment's
         :param resources: what the task needs, as text (``"gpu * 2 & duration=10m"``) or ``Resources``
-        :param retry: what to do after a failure, by reason
+        :param retry: what to do after a failure, by reason; taken, told of and not followed in this version
         :raises XpmError: no experiment is open, or a value is wrong
         """
         from .context import current  # the laptop's business only

@@ -67,6 +67,7 @@ class experiment:
         self.launcher = _launcher(options.launcher or launcher)
         self.jobs: dict[str, Job] = {}
         self.sent: set[str] = set()
+        self.told_of_retry = False
         self.sessions: dict[str, Session] = {}
         self.monitor = Monitor(self.sessions, {})
         self.maker = JobMaker(self.root, _main_script())
@@ -106,9 +107,11 @@ class experiment:
                 parents=tuple(job_id(parent) for parent in parents_of(task)),
                 launcher=_launcher(launcher) if launcher else self.launcher,
                 resources=Resources.parse(resources) if resources else Resources(),
-                retry=retry,
                 tags=self._tags_of(task),
             )
+        if retry and not self.told_of_retry:
+            self.told_of_retry = True
+            self.monitor.say("retry= is not part of this version: jobs that fail are not tried again by themselves")
         state: State = task.__dict__["__xpm__"]
         state.job = Handle(self, id_)
         state.directory = str(self.root / "jobs" / id_)

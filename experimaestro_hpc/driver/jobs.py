@@ -45,7 +45,6 @@ class Job:
     parents: tuple[str, ...]
     launcher: Launcher
     resources: Resources
-    retry: Any = None
     tags: dict[str, Any] = field(default_factory=dict)
 
     @property

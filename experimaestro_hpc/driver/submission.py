@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import SubmissionError
+from ..errors import ConnectionFailed, SubmissionError
 from ..runtime.files import write_json
 from ..schedulers.slurm import job_name as scheduler_job_name
 from .jobs import Job, JobMaker
@@ -39,7 +39,6 @@ class Submission:
         self.experiment = experiment
         self.jobs = jobs
         self.all = {**earlier, **jobs}
-        self.is_earlier = set(earlier)
 
     def run(self, monitor: Monitor) -> None:
         """Ask, plan, submit, and tell what was done.
@@ -86,6 +85,13 @@ class Submission:
                 # what an earlier attempt has left here
                 Path(f"{session.layout.stem(job)}.failed").unlink(missing_ok=True)
                 (session.layout.job(job) / "progress.json").unlink(missing_ok=True)
+        if answer["unknown"]:
+            raise ConnectionFailed(
+                next(iter(answer["unknown"].values())),
+                where=f"launcher {session.launcher.name}",
+                hint=f"{len(answer['unknown'])} job(s) may or may not have been submitted; run the script again later:"
+                " it looks for them before it submits anything",
+            )
         refused: dict[str, str] = answer["refused"]
         if refused and not answer["natives"] and not plan.attach:
             pull(session, refused)

@@ -243,7 +243,7 @@ class Client:
     def __init__(self, survey: dict[str, str], submit: dict[str, Any]) -> None:
         self.answers: dict[str, Any] = {
             "survey": {"states": {job: {"state": state} for job, state in survey.items()}, "has_code": False},
-            "submit": {"natives": {}, "refused": {}, "attached": [], **submit},
+            "submit": {"natives": {}, "refused": {}, "unknown": {}, "attached": [], **submit},
         }
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.sent: list[str] = []
@@ -332,6 +332,14 @@ def test_everything_is_refused(pair, monitor):
     assert isinstance(caught.value, SubmissionError)
     assert caught.value.exit_status == 2
     assert "nothing was submitted; 2 job(s) were refused" in caught.value.hint
+
+
+def test_nobody_knows_what_was_submitted(pair, monitor):
+    client = Client({A: "unscheduled", B: "unscheduled"}, {"unknown": {A: "sbatch: timed out", B: "its parent"}})
+    with pytest.raises(ConnectionFailed, match="sbatch: timed out") as caught:
+        round_of(pair, client, A, B, b="a").run(monitor)
+    assert caught.value.exit_status == 3
+    assert "2 job(s) may or may not have been submitted; run the script again" in caught.value.hint
 
 
 @pytest.mark.parametrize("attached", [True, False])

@@ -156,6 +156,7 @@ def test_everything_gets_to_its_place(start):
     assert answer == {
         "natives": {A: "t1", B: "t2_0", C: "t2_1", D: "t3"},
         "refused": {},
+        "unknown": {},
         "attached": [],
         "calls": {},
     }
@@ -281,8 +282,8 @@ def test_never_again_while_the_scheduler_does_not_answer(start):
     scheduler.script = ["accept, and lose the reply"]
     scheduler.is_deaf = True
     answer = send(service, group("t1", [A]))
-    assert (answer["natives"], list(answer["refused"])) == ({}, [A])
-    assert TIMED_OUT in answer["refused"][A] and "looked up by the next run" in answer["refused"][A]
+    assert (answer["natives"], answer["refused"], list(answer["unknown"])) == ({}, {}, [A])
+    assert TIMED_OUT in answer["unknown"][A]
     assert (len(scheduler.submissions), times_submitted(scheduler)) == (1, {"t1": 1})
     assert not Path(f"{service.layout.stem(A)}.failed").exists()
     assert states(service, A) == ["unscheduled:"]
@@ -298,7 +299,7 @@ def test_a_scheduler_that_loses_everything_is_given_up(start):
     service, scheduler = start()
     scheduler.script = ["lose"] * 99
     answer = send(service, group("t1", [A]), group("t2", [B], [A]))
-    assert list(answer["refused"]) == [A, B]
+    assert list(answer["unknown"]) == [A, B]
     assert [one.token for one in scheduler.submissions] == ["t1"] * 3
     # the next run
     service, scheduler = start()
