@@ -58,7 +58,8 @@ class Submitter:
     def run(self, groups: list[dict[str, Any]]) -> dict[str, Any]:
         """Submit; the answer has ``natives``, ``refused`` and ``unknown`` (words by job), and ``attached``.
 
-        Attached are the jobs that were known already. An unknown job may have been submitted: the scheduler did not say. Whoever submits next looks for it first.
+        Attached are the jobs that were known already. An unknown job may have been submitted: the scheduler did not
+        say. Whoever submits next looks for it first.
 
         :param groups: each with ``token``, ``name``, ``jobs`` (ids) and ``parents`` (ids), parents before children
         """
