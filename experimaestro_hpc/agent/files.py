@@ -23,7 +23,7 @@ from ..errors import WorkspaceError
 from .layout import Layout
 
 #: what always comes back of a job directory, whatever its size: records and logs, the markers last
-RECORDS = ("*.json", "*.out", "*.err", "job.sh")
+RECORDS = ("job.json", "params.json", "progress.json", "*.out", "*.err", "job.sh")
 MARKERS = ("*.done", "*.failed")
 #: kept in memory up to this size (bytes), on the disk above it
 _SPOOL = 8 << 20

@@ -31,12 +31,15 @@ ids_argument = click.argument("ids", nargs=-1, required=True, metavar="ID...")
 
 @click.group(name="jobs", cls=DefaultGroup)
 def command() -> None:
-    """Jobs of a workspace. An ID is the beginning of an identifier, or task/identifier."""
+    """Jobs of a workspace. An ID is the beginning of an identifier, or task/identifier.
+
+    `jobs` alone means `jobs list`, whose --help tells of filters; options come after the command's name.
+    """
 
 
 @command.command(name="list")
 @click.option("--state", type=click.Choice(STATES), multiple=True, help="Only jobs in this state.")
-@click.option("--task", help="Only tasks whose name fits this pattern, such as 'train.*'.")
+@click.option("--task", help="Only tasks whose name, or its end, fits this pattern, such as 'train*'.")
 @click.option("--tag", multiple=True, metavar="K=V", help="Only jobs with this tag.")
 @click.option("--experiment", help="Only jobs of this experiment.")
 @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
@@ -57,7 +60,8 @@ def list_(
     root = find_workspace(workdir)
     pairs = [_pair(one) for one in tag]
     while True:
-        views = [one for one in load_jobs(root) if _fits(one, task, pairs, experiment)]
+        every = load_jobs(root)
+        views = [one for one in every if _fits(one, task, pairs, experiment)]
         problems = [] if offline else refresh(root, views)
         views = [one for one in views if not state or one["state"] in state]
         if watch and sys.stdout.isatty():
@@ -65,7 +69,7 @@ def list_(
         if as_json:
             print_json(views)
         else:
-            _print_jobs(root, views)
+            _print_jobs(root, views, len(every))
         status = report(problems)
         if not watch or all(one["state"] in FINAL for one in views):
             return status
@@ -81,15 +85,15 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _fits(one: View, task: str | None, tags: Sequence[tuple[str, str]], experiment: str | None) -> bool:
     return (
-        (task is None or fnmatchcase(one["task"], task.lower()))
+        (task is None or any(fnmatchcase(one["task"], pattern) for pattern in (task.lower(), f"*.{task.lower()}")))
         and all(key in one["tags"] and str(one["tags"][key]) == value for key, value in tags)
         and (experiment is None or experiment in one["experiments"])
     )
 
 
-def _print_jobs(root: Path, views: Sequence[View]) -> None:
+def _print_jobs(root: Path, views: Sequence[View], all_: int) -> None:
     if not views:
-        print(f"no jobs in {root}")
+        print(f"none of the {all_} jobs in {root} fits" if all_ else f"no jobs in {root}")
         return
     rows = [
         (

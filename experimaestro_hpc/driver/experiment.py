@@ -85,6 +85,8 @@ class experiment:
         try:
             if error is None:
                 self.wait()
+                if run_options.get().dry_run:
+                    raise SystemExit(0)  # what follows in the script wants results
         finally:
             for session in self.sessions.values():
                 session.close()
@@ -121,9 +123,13 @@ class experiment:
     def _tags_of(self, task: Task) -> dict[str, Any]:
         """The task's tags, and under them those of the tasks that it needs."""
         found: dict[str, Any] = {}
+        unclear: set[str] = set()
         for parent in parents_of(task):
             known = self.jobs.get(job_id(parent))
-            found.update(plain(tags(parent)) if known is None else known.tags)
+            for key, value in (plain(tags(parent)) if known is None else known.tags).items():
+                if found.setdefault(key, value) != value:
+                    unclear.add(key)  # of two parents that differ: neither is this task's
+        found = {key: value for key, value in found.items() if key not in unclear}
         for part in reversed(own_parts(task)):
             found.update(plain(part.__dict__["__xpm__"].tags))
         return found
@@ -174,7 +180,7 @@ class experiment:
         except KeyboardInterrupt:
             self.monitor.say(
                 f"\ndetached: the jobs go on. To come back, run the script again; to look at them:"
-                f" xpm-hpc jobs --workdir {self.root}; to end them: xpm-hpc jobs kill"
+                f" xpm-hpc jobs --workdir {self.root}; to end one: xpm-hpc jobs kill ID"
             )
             raise SystemExit(130) from None
 

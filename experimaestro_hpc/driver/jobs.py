@@ -23,6 +23,7 @@ from ..config.serialize import params_text
 from ..resources import Resources
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
+from ..schedulers.local import gpus_here
 from .data import shipped_data
 from .fit import choose_partition
 from .launcher import Launcher, user_dir
@@ -59,10 +60,13 @@ class Job:
         :raises ResourceError: no partition of the launcher can give it
         """
         choice, partition = choose_partition(self.launcher, self.resources)
+        if self.launcher.scheduler == self.launcher.connector.type == "local" and not self.launcher.partitions:
+            there = gpus_here()  # of alternatives, the first that this machine has the GPUs for
+            choice = next((one for one in self.resources.choices if one.gpu_count <= there), choice)
         options: dict[str, Any] = dict(self.launcher.defaults)
         if self.launcher.scheduler == "local":
-            there = [one.gpus.count for one in self.launcher.partitions if one.gpus]
-            local = {"slots": self.launcher.slots, "gpu_slots": there[0] if there else None}
+            described = [one.gpus.count for one in self.launcher.partitions if one.gpus]
+            local = {"slots": self.launcher.slots, "gpu_slots": described[0] if described else None}
             options.update({name: value for name, value in local.items() if value is not None})
         return Request(
             name=self.name,

@@ -105,7 +105,7 @@ class Mirror:
     :ivar scratch: where to, for ``staged``; expanded on the node
     """
 
-    pull: tuple[str, ...] = ()
+    pull: tuple[str, ...] = ("*.json",)
     max_pull: int = 50 * 1024**2
     nodes: NodeFiles = "shared"
     scratch: str = "$TMPDIR"
@@ -294,7 +294,7 @@ def _gpus(table: Table) -> Gpus | None:
 
 
 def _mirror(table: Table) -> Mirror:
-    pull = table.texts("pull")
+    pull = table.texts("pull") if "pull" in table.data else Mirror.pull
     for place, pattern in enumerate(pull):
         if not pattern or pattern.startswith(("/", "~")) or ".." in pattern.split("/"):
             raise table.error(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..agent.submit import SETTLED
 from ..errors import XpmError
@@ -78,6 +79,25 @@ def in_order(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
                 )
             stack.append(by_id[missing[0]])
     return list(placed.values())
+
+
+def with_done_here(
+    jobs: Sequence[PlannedJob], states: Mapping[str, dict[str, Any]], here: Mapping[str, dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """``states``, and in them the jobs that were done elsewhere, whose results are on this machine.
+
+    One that a job still to be submitted needs does not count: its results are not where that job will run.
+
+    :param here: the markers of jobs that are done, as this machine has them
+    """
+    usable = {job: marker for job, marker in here.items() if states.get(job, {}).get("state") not in SETTLED}
+    while True:
+        known = {**states, **usable}
+        plan = make_plan(jobs, known)
+        needed = {parent for group in plan.submit for parent in group.parents if parent in usable}
+        if not needed:
+            return known
+        usable = {job: marker for job, marker in usable.items() if job not in needed}
 
 
 def make_plan(

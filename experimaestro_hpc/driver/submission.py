@@ -8,6 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..errors import ConnectionFailed, SubmissionError
 from ..runtime.files import write_json
@@ -15,7 +16,7 @@ from ..schedulers.slurm import job_name as scheduler_job_name
 from .jobs import Job, JobMaker
 from .mirror import pack, pull, write_here
 from .monitor import Monitor, short
-from .plan import Plan, make_plan
+from .plan import Plan, make_plan, with_done_here
 from .session import Session
 
 
@@ -51,7 +52,7 @@ class Submission:
         snapshot = self.maker.snapshot
         python = "" if launcher.environment.setup else launcher.python
         known = session.client.call("survey", jobs=list(self.all), code=snapshot.digest, python=python)
-        states = known["states"]
+        states = with_done_here(planned, known["states"], {} if session.is_here else self._done_here())
         plan = make_plan(planned, states)
         monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {_summary(plan)}")
         if plan.submit:
@@ -83,7 +84,8 @@ class Submission:
             for job, native in answer["natives"].items():
                 self._note_native(job, native)
                 # what an earlier attempt has left here
-                Path(f"{session.layout.stem(job)}.failed").unlink(missing_ok=True)
+                for ending in ("done", "failed"):
+                    Path(f"{session.layout.stem(job)}.{ending}").unlink(missing_ok=True)
                 (session.layout.job(job) / "progress.json").unlink(missing_ok=True)
         if answer["unknown"]:
             raise ConnectionFailed(
@@ -104,7 +106,12 @@ class Submission:
         for job, words in refused.items():
             monitor.say(f"  {short(job)} was refused: {words}")
 
-    def _note_native(self, job: str, native: str | None) -> None:
+    def _done_here(self) -> dict[str, dict[str, Any]]:
+        """The markers of the jobs that are done as far as this machine knows, wherever they ran."""
+        markers = {job: self.session.layout.marker(job) for job in self.all}
+        return {job: marker for job, marker in markers.items() if marker and marker["state"] == "done"}
+
+    def _note_native(self, job: str, native: object) -> None:
         """So that a job is known for a submitted one when the cluster cannot be asked."""
         record = self.session.layout.record(job)
         write_json(str(self.session.layout.job(job) / "job.json"), {**record, "native_id": native})

@@ -166,7 +166,8 @@ class Local(Scheduler):
         gpus = int(wishes.get("gpus", 0))
         there = int(wishes.get("gpu_slots", gpus_here()))
         if gpus > there:
-            raise SubmissionError(f"{gpus} GPUs asked for, and this machine has {there}", where="local")
+            what = f"{gpus} GPU{'s' if gpus > 1 else ''} asked for, and this machine has {there}"
+            raise SubmissionError(what, where="local", hint="an alternative without: 'gpu & … | …'")
         natives = self._natives(submission)
         entry = {
             "jobs": dict(zip(natives, submission.directories)),

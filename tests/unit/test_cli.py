@@ -261,7 +261,7 @@ def test_detach_interrupt_and_kill(script, tmp_path, wait_until, end_runners, ca
 
         wait_until(lambda: look()["state"] == "running")
         assert call("jobs", "list", "--state", "running", "--workdir", root).out.count("demo.long/") == 1
-        assert call("jobs", "list", "--state", "done", "--workdir", root).out == f"no jobs in {root}\n"
+        assert call("jobs", "list", "--state", "done", "--workdir", root).out == f"none of the 1 jobs in {root} fits\n"
         wait_until(lambda: call("jobs", "logs", look()["identifier"], "--workdir", root).out == "sleeping\n")
 
         argv = [*XPM_HPC, "run", str(script), "--", str(root), "long"]
@@ -370,7 +370,8 @@ def test_json(call, workspace):
         (["--state", "running"], []),
         (["--task", "demo.*"], ["bad", "child", "good", "good"]),
         (["--task", "DEMO.Good"], ["good", "good"]),
-        (["--task", "good"], []),
+        (["--task", "good"], ["good", "good"]),
+        (["--task", "goo"], []),
         (["--tag", "x=1"], ["good"]),
         (["--tag", "x=1", "--tag", "x=2"], []),
         (["--tag", "nothing=1"], []),

@@ -249,7 +249,7 @@ def test_an_array(machine, inside):
     ("wishes", "words"),
     [
         ({"gpus": 3, "gpu_slots": 2}, "3 GPUs asked for, and this machine has 2"),
-        ({"gpus": 1, "gpu_slots": 0}, "1 GPUs asked for, and this machine has 0"),
+        ({"gpus": 1, "gpu_slots": 0}, "1 GPU asked for, and this machine has 0"),
         ({"cores": "four"}, "four"),
         ({"seconds": "10:00"}, "10:00"),
         ({"slots": ""}, "slots"),

@@ -184,7 +184,7 @@ def test_a_job_that_looks_done_is_all_there(tmp_path):
     """The connection is lost somewhere on the way: whatever has come, the marker comes after all the rest."""
     seen = set()
     for cut in range(0, 4000, 150):
-        pair = Pair(tmp_path / str(cut), Mirror(pull=("metrics/**",)))
+        pair = Pair(tmp_path / str(cut), Mirror(pull=("metrics/**", "*.json")))
         files = {name: os.urandom(700) for name in ("job_json", "say_out", "metrics__loss", "zzz_json")}
         pair.there(A, **files, say_done="{}")
         receive = pair.client.receive

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experimaestro_hpc.driver.plan import Plan, PlannedJob, in_order, make_plan
+from experimaestro_hpc.driver.plan import Plan, PlannedJob, in_order, make_plan, with_done_here
 from experimaestro_hpc.errors import XpmError
 
 
@@ -171,3 +171,30 @@ def test_five_thousand_tasks_are_planned_quickly(shape):
     assert len(plan.submit) == {"wide": 6, "layers": 50}.get(shape, count)
     turn = {job: number for number, group in enumerate(plan.submit) for job in group.jobs}
     assert all(turn[parent] < turn[job.id] for job in planned for parent in job.parents)
+
+
+DONE = {"state": "done"}
+
+
+@pytest.mark.parametrize(
+    ("states", "here", "done", "submitted"),
+    [
+        # all was done elsewhere: nothing runs again
+        ({}, "abc", "abc", ""),
+        # c is new: its parent b must run where c does, and a, which b needs, as well
+        ({}, "ab", "", "abc"),
+        # c is new, and b is done there: only c runs
+        ({"b": DONE}, "ab", "ab", "c"),
+        # what is under way there is not taken for done
+        ({"c": {"state": "running"}}, "abc", "ab", ""),
+        # failed there, done here
+        ({"c": {"state": "failed"}}, "abc", "abc", ""),
+        ({}, "", "", "abc"),
+    ],
+)
+def test_what_was_done_elsewhere(states, here, done, submitted):
+    """A chain a, b, c; what is done here counts, unless a job that is to run there needs its files."""
+    chain = [PlannedJob("a", (), None), PlannedJob("b", ("a",), None), PlannedJob("c", ("b",), None)]
+    known = with_done_here(chain, states, dict.fromkeys(here, DONE))
+    assert [job for job in "abc" if known.get(job) == DONE] == list(done)
+    assert make_plan(chain, known).submitted == list(submitted)
