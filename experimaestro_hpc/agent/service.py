@@ -119,8 +119,7 @@ class Service:
                 answer = submitter.run(groups)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
-        commands = getattr(self.scheduler, "commands", None)
-        return {**answer, "calls": dict(commands.calls) if commands is not None else {}}
+        return {**answer, "calls": self.scheduler.calls()}
 
     def _take_code(self, incoming: Path, code: str) -> None:
         source, target = incoming / "code", self.layout.code(code)

@@ -12,11 +12,12 @@ from typing import Any
 
 from ..errors import ConnectionFailed, SubmissionError
 from ..runtime.files import write_json
+from ..schedulers import scheduler_class
 from ..schedulers.slurm import job_name as scheduler_job_name
 from .jobs import Job, JobMaker
 from .mirror import pack, pull, write_here
 from .monitor import Monitor, short
-from .plan import Plan, make_plan, with_done_here
+from .plan import MAX_ARRAY, Plan, make_plan, with_done_here
 from .session import Session
 
 
@@ -53,7 +54,8 @@ class Submission:
         python = "" if launcher.environment.setup else launcher.python
         known = session.client.call("survey", jobs=list(self.all), code=snapshot.digest, python=python)
         states = with_done_here(planned, known["states"], {} if session.is_here else self._done_here())
-        plan = make_plan(planned, states)
+        # a scheduler without arrays gets its jobs one by one
+        plan = make_plan(planned, states, MAX_ARRAY if scheduler_class(launcher.scheduler).arrays else 1)
         monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {_summary(plan)}")
         if plan.submit:
             self._submit(plan, not known["has_code"], monitor)

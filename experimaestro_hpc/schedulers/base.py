@@ -132,6 +132,10 @@ class Scheduler(abc.ABC):
         :raises NoInformation: the scheduler did not answer
         """
 
+    def calls(self) -> dict[str, int]:
+        """How often each of its commands has been run; none for a scheduler without commands."""
+        return {}
+
     @abc.abstractmethod
     def find(self, submission: Submission) -> list[str] | None:
         """The native ids of a submission whose reply was lost, or None when the scheduler knows no such job.

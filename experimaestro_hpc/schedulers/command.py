@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from .base import NoInformation
+from .base import NoInformation, Scheduler
 
 #: seconds; a busy controller answers late, a dead one never
 TIMEOUT = 120.0
@@ -86,6 +86,20 @@ class Commands:
             _abandon(process)
             raise NoInformation(f"{argv[0]} has not answered for {TIMEOUT:.0f} s") from error
         return Answer(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+class CommandScheduler(Scheduler):
+    """A scheduler that is asked through its commands on this machine.
+
+    :param commands: runs and counts them
+    """
+
+    def __init__(self, workspace: str, commands: Commands | None = None) -> None:
+        super().__init__(workspace)
+        self.commands = commands or Commands()
+
+    def calls(self) -> dict[str, int]:
+        return dict(self.commands.calls)
 
 
 def _abandon(process: subprocess.Popen[bytes]) -> None:

@@ -34,8 +34,8 @@ from typing import Any
 
 from ..errors import SubmissionError
 from ..resources import parse_memory
-from .base import NoInformation, Request, Scheduler, Status, Submission
-from .command import Answer, Commands
+from .base import NoInformation, Request, Status, Submission
+from .command import Answer, CommandScheduler
 from .slurm import ranges
 
 #: a job or an event, as oarstat shows it in JSON
@@ -292,16 +292,12 @@ def terminated_status(raw: object, events: Mapping[str, Shown], host: str) -> St
     return Status("ended", reason, f"exit status {code}", code, host)
 
 
-class Oar(Scheduler):
+class Oar(CommandScheduler):
     """OAR's commands on this machine."""
 
     name = "oar"
     command = "oarsub"
     arrays = True
-
-    def __init__(self, workspace: str, commands: Commands | None = None) -> None:
-        super().__init__(workspace)
-        self.commands = commands or Commands()
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 
 from ..errors import SubmissionError
 from ..resources import format_duration
-from .base import NoInformation, Request, Scheduler, Status, Submission
-from .command import Commands
+from .base import NoInformation, Request, Status, Submission
+from .command import CommandScheduler
 
 #: ids on one command line; sites wrap sacct and limit its line
 _CHUNK = 500
@@ -233,16 +233,12 @@ def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status |
     )
 
 
-class Slurm(Scheduler):
+class Slurm(CommandScheduler):
     """Slurm's commands on this machine."""
 
     name = "slurm"
     command = "sbatch"
     arrays = True
-
-    def __init__(self, workspace: str, commands: Commands | None = None) -> None:
-        super().__init__(workspace)
-        self.commands = commands or Commands()
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:

@@ -12,30 +12,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from contract import FIELDS
 
 from experimaestro_hpc import __version__
 from experimaestro_hpc.cli import main
 
 XPM_HPC = [sys.executable, "-c", "from experimaestro_hpc.cli import main; main()"]
-#: the contract: fields that programs may rely on
-FIELDS = {
-    "id",
-    "task",
-    "identifier",
-    "state",
-    "reason",
-    "launcher",
-    "native_id",
-    "experiments",
-    "tags",
-    "submitted",
-    "started",
-    "ended",
-    "exit_code",
-    "progress",
-    "path",
-    "resources",
-}
 
 DEMO = """
 import sys, time

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from contract import FIELDS
 
 from experimaestro_hpc.errors import WorkspaceError
 from experimaestro_hpc.workspace.diff import ABSENT, Difference, differences
@@ -16,26 +17,6 @@ from experimaestro_hpc.workspace.jobs import load_jobs, resolve, update
 from experimaestro_hpc.workspace.recent import find_workspace, remember
 
 SAY, OTHER = "test.say/" + "ab" * 32, "test.other/" + "cd" * 32
-
-#: the contract: fields that programs may rely on
-FIELDS = {
-    "id",
-    "task",
-    "identifier",
-    "state",
-    "reason",
-    "launcher",
-    "native_id",
-    "experiments",
-    "tags",
-    "submitted",
-    "started",
-    "ended",
-    "exit_code",
-    "progress",
-    "path",
-    "resources",
-}
 
 
 def write(root: Path, job: str, **files: Any) -> None:
