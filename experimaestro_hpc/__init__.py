@@ -19,6 +19,11 @@ _HOME = {
     "PathGenerator": "config.declare",
     "tag": "config.objects",
     "tags": "config.objects",
+    "setmeta": "config.objects",
+    "copyconfig": "config.objects",
+    "deprecate": "config.objects",
+    "LightweightTask": "config.objects",
+    "GracefulTimeout": "config.objects",
     "CommandTask": "config.commands",
     "CounterToken": "config.tokens",
     "configure": "config.configure",
@@ -47,8 +52,13 @@ if TYPE_CHECKING:
     from .config.grid import grid as grid
     from .config.identifier import identifier as identifier
     from .config.objects import Config as Config
+    from .config.objects import GracefulTimeout as GracefulTimeout
+    from .config.objects import LightweightTask as LightweightTask
     from .config.objects import ResumableTask as ResumableTask
     from .config.objects import Task as Task
+    from .config.objects import copyconfig as copyconfig
+    from .config.objects import deprecate as deprecate
+    from .config.objects import setmeta as setmeta
     from .config.objects import tag as tag
     from .config.objects import tags as tags
     from .config.tokens import CounterToken as CounterToken

@@ -18,12 +18,13 @@ from ..errors import WorkspaceError, XpmError
 from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
 from . import files
+from .adopt import adopt
 from .layout import Layout
 from .submit import Submitter, submission_lock
 from .watch import State, Watcher
 
 #: operations that a request may name
-OPERATIONS = ("hello", "survey", "submit", "watch", "fetch", "read", "cancel", "manifest")
+OPERATIONS = ("hello", "survey", "submit", "watch", "fetch", "read", "cancel", "manifest", "adopt")
 
 
 class Service:
@@ -101,6 +102,13 @@ class Service:
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
             }
+
+    def adopt(self, former: dict[str, str]) -> dict[str, Any]:
+        """Let results of old jobs count as those of new ones; see :func:`.adopt.adopt`."""
+        with submission_lock(self.layout):
+            done = adopt(self.layout, former)
+            self.watcher.forget(done)
+            return {"states": self.watcher.states(done)}
 
     def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:
         """Take in files and submit: see :class:`.submit.Submitter`.

@@ -129,16 +129,51 @@ class JobPath:
         return f"<{self.name} in the job directory>"
 
 
+class Deprecated:
+    """A parameter of earlier versions of a class: a method that sets what replaces it.
+
+    :param replace: called with the object and the old parameter's value
+    """
+
+    __slots__ = ("name", "replace")
+
+    def __init__(self, replace: Callable[[Any, Any], None]) -> None:
+        self.replace = replace
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        raise AttributeError(f"{owner.__qualname__}.{self.name} was replaced by other parameters")
+
+
 class State:
     """What xpm-hpc knows of one object, beside its parameters."""
 
-    __slots__ = ("digest", "directory", "job", "loaded", "sealed", "source", "tags", "tokens")
+    __slots__ = (
+        "digest",
+        "directory",
+        "init_tasks",
+        "is_meta",
+        "job",
+        "loaded",
+        "sealed",
+        "source",
+        "tags",
+        "tokens",
+    )
 
     def __init__(self) -> None:
         self.tags: dict[str, object] = {}
         #: by name, how many tokens the task holds while it executes, and how many there are
         self.tokens: dict[str, tuple[int, int]] = {}
         self.sealed = False
+        #: whether the object counts in others' identifiers: None leaves it to the parameter that holds it
+        self.is_meta: bool | None = None
+        #: objects whose ``execute`` runs before the task's own, in the same job
+        self.init_tasks: tuple[Any, ...] = ()
         #: read from params.json inside a job: values are taken as they are
         self.loaded = False
         #: the task that makes this object, when it is a task's output (inside a job: how to read it)

@@ -56,16 +56,24 @@ def _is_known(config: Configured) -> bool:
 def _digest(config: Configured, digests: dict[int, str]) -> str:
     pieces = [_chunk(b"t", type_name(type(config)).encode("utf-8", "surrogatepass"))]
     for name, parameter in sorted(fields_of(type(config)).items()):
-        if parameter.kind == "meta":
-            continue
         value = config.__dict__[name]
+        if _is_meta(value, parameter.kind == "meta"):
+            continue
         encoded = _encode(value, digests)
         if parameter.kind == "constant" or not _is_default(parameter, encoded, digests):
             pieces.append(_chunk(b"k", name.encode()) + encoded)
-    source = config.__dict__["__xpm__"].source
-    if source is not None:
-        pieces.append(_chunk(b"o", bytes.fromhex(_digest_of(source, digests))))
+    state: State = config.__dict__["__xpm__"]
+    if state.source is not None:
+        pieces.append(_chunk(b"o", bytes.fromhex(_digest_of(state.source, digests))))
+    if state.init_tasks:
+        pieces.append(_chunk(b"x", b"".join(_encode(one, digests) for one in state.init_tasks)))
     return hashlib.sha256(_SCHEMA + _chunk(b"c", b"".join(pieces))).hexdigest()
+
+
+def _is_meta(value: Any, otherwise: bool) -> bool:
+    """Whether a value does not count: an object may say so itself."""
+    flag = value.__dict__["__xpm__"].is_meta if isinstance(value, Configured) else None
+    return otherwise if flag is None else bool(flag)
 
 
 def _digest_of(part: Configured, digests: dict[int, str]) -> str:
@@ -104,13 +112,14 @@ def _encode(value: Any, digests: dict[int, str]) -> bytes:
         tag = b"j" if isinstance(value, JobPath) else b"p"
         return _chunk(tag, text.encode("utf-8", "surrogatepass"))
     if isinstance(value, list):
-        return _chunk(b"l", b"".join(_encode(item, digests) for item in value))
+        return _chunk(b"l", b"".join(_encode(item, digests) for item in value if not _is_meta(item, False)))
     if isinstance(value, tuple):
-        return _chunk(b"u", b"".join(_encode(item, digests) for item in value))
+        return _chunk(b"u", b"".join(_encode(item, digests) for item in value if not _is_meta(item, False)))
     if isinstance(value, (set, frozenset)):
-        return _chunk(b"z", b"".join(sorted(_encode(item, digests) for item in value)))
+        return _chunk(b"z", b"".join(sorted(_encode(item, digests) for item in value if not _is_meta(item, False))))
     if isinstance(value, dict):
-        pairs = sorted((_encode(key, digests), _encode(item, digests)) for key, item in value.items())
+        counted = [(key, item) for key, item in value.items() if not _is_meta(item, False)]
+        pairs = sorted((_encode(key, digests), _encode(item, digests)) for key, item in counted)
         return _chunk(b"d", b"".join(key + item for key, item in pairs))
     raise AssertionError(f"unchecked value: {value!r}")
 

@@ -10,7 +10,7 @@ import os
 import sys
 
 from ..errors import WorkspaceError
-from .declare import Deferred, Later
+from .declare import Deferred, Deprecated, Later
 from .jsonlight import loads
 from .script import run_script
 
@@ -68,16 +68,24 @@ class Loader:
             home = os.path.join(self.jobs, entry["source"]) if "source" in entry else directory
             made.__dict__["__xpm__"].directory = home
             for name, raw in entry["params"].items():
-                if eager or not _holds_task(raw):
+                replaced = getattr(type(made), name, None)
+                if isinstance(replaced, Deprecated):  # a parameter of an earlier version of the class
+                    replaced.replace(made, self._value(raw, objects, home))
+                elif eager or not _holds_task(raw):
                     made.__dict__[name] = self._value(raw, objects, home)
                 else:
                     made.__dict__[name] = self._later(raw, objects, home)
                     _defer(type(made), name)
             if "source" in entry:
                 made.__dict__["__xpm__"].source = self._later({"$task": entry["source"]}, objects, directory)
+        objects[0].__dict__["__xpm__"].init_tasks = tuple(objects[number] for number in document.get("init_tasks", ()))
+        self._made(objects)
+        return objects[0]
+
+    def _made(self, objects: list[Any]) -> None:
+        """All objects of a task have their values."""
         for made in reversed(objects):
             made.__post_init__()
-        return objects[0]
 
     def _later(self, raw: Any, objects: list[Any], directory: str) -> Later:
         return Later(lambda: self._value(raw, objects, directory))

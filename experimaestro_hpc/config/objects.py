@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import sys
 
-from .declare import Configured, State, field
+from .declare import Configured, Deprecated, State, field
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
-    from typing import Any, ClassVar, dataclass_transform
+    from typing import Any, ClassVar, TypeVar, dataclass_transform
+
+    C = TypeVar("C", bound="Config")
 else:
 
     def dataclass_transform(**_options):
@@ -60,7 +63,7 @@ class Config(Configured):
             value = checked(self, name, value)
         self.__dict__[name] = value
 
-    def tag(self, key: str, value: object) -> Any:
+    def tag(self: C, key: str, value: object) -> C:
         """Label the object for people; tags never count in the identifier. Returns the object itself."""
         self.__dict__["__xpm__"].tags[str(key)] = value
         return self
@@ -108,16 +111,26 @@ class Task(Config):
         """What the task does; called inside the job, in the job directory."""
         raise NotImplementedError(f"{type(self).__qualname__} has no execute method")
 
-    def submit(self, *, launcher: Any = None, resources: Any = None, retry: Any = None) -> Any:
+    def submit(
+        self,
+        *,
+        launcher: Any = None,
+        resources: Any = None,
+        retry: Any = None,
+        init_tasks: Sequence[LightweightTask] = (),
+    ) -> Any:
         """Hand the task to the open experiment and return its output: itself, or what ``task_outputs`` gives.
 
         :param launcher: a launcher's name, when it is not the experiment's
         :param resources: what the task needs, as text (``"gpu * 2 & duration=10m"``) or ``Resources``
         :param retry: what to do after a failure, by reason; taken, told of and not followed in this version
+        :param init_tasks: executed before the task, in the same job
         :raises XpmError: no experiment is open, or a value is wrong
         """
         from .context import current  # the laptop's business only
+        from .types import set_init_tasks
 
+        set_init_tasks(self, init_tasks)
         return current().submit(self, launcher=launcher, resources=resources, retry=retry)
 
     def result(self) -> Any:
@@ -159,7 +172,95 @@ class Task(Config):
 
 
 class ResumableTask(Task):
-    """A task that goes on in the same directory when it is started again."""
+    """A task that goes on in the same directory when it is started again.
+
+    Shortly before its time limit it is warned; it should save its state when little time remains, and may end itself
+    with :class:`GracefulTimeout`. Then it runs again, in a new attempt.
+
+    >>> class Train(ResumableTask):
+    ...     def execute(self):
+    ...         for epoch in range(load_checkpoint(), 100):
+    ...             train(epoch)
+    ...             save_checkpoint(epoch)
+    ...             if (self.remaining_time() or 3600) < 600:
+    ...                 raise GracefulTimeout("saved")
+    """
+
+    def remaining_time(self) -> float | None:
+        """Seconds until the job's time limit; None without a limit, or outside of a job."""
+        from ..runtime.deadline import remaining_time  # inside jobs, for the tasks that ask
+
+        return remaining_time()
+
+
+class GracefulTimeout(Exception):
+    """Raised by a :class:`ResumableTask` that has saved its state and wants to go on in a new attempt."""
+
+
+class LightweightTask(Config):
+    """Something to do before a task's own ``execute``, in the same job: ``task.submit(init_tasks=[Load(path=p)])``.
+
+    It counts in the task's identifier.
+    """
+
+    def execute(self) -> None:
+        """What it does; called inside the job, before the task's own ``execute``."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no execute method")
+
+
+def setmeta(config: Config, flag: bool | None) -> Config:
+    """Say whether ``config`` counts in the identifiers of what it is given to; returns ``config``.
+
+    :param flag: ``True``: it does not count, whatever the parameter; ``False``: it does, even as a ``Meta`` parameter;
+        ``None``: as the parameter says
+    :raises ParameterError: the object was submitted
+
+    >>> Train(logger=setmeta(Logger(level=3), True))
+    """
+    from .types import set_meta
+
+    set_meta(config, flag)
+    return config
+
+
+def copyconfig(config: C, **changes: Any) -> C:
+    """A new object with the parameters of ``config``, some of them changed. It can be changed and submitted.
+
+    Objects inside are shared with the original. Tags are not taken along: they say what the original was. A copy of a
+    task's output is still that task's output.
+
+    :raises ParameterError: an unknown or wrong parameter
+
+    >>> copyconfig(Model(layers=3, width=10), layers=4)
+    Model(layers=4, width=10)
+    """
+    from .types import copied
+
+    copy: C = copied(config, changes)
+    return copy
+
+
+def deprecate(replaced: Any) -> Any:
+    """Decorator for a class or parameter that was replaced: what was made with it keeps counting as the replacement.
+
+    A class: derive the old from the new one, and leave its body empty. A parameter: a method with the old parameter's
+    name that sets the new ones. Results of the old class or parameter are found and reused.
+
+    >>> @deprecate
+    ... class OldName(NewName):
+    ...     pass
+    >>> class Train(Task):
+    ...     rates: Param[list[float]]
+    ...     @deprecate
+    ...     def rate(self, value):
+    ...         self.rates = [value]
+    """
+    if not isinstance(replaced, type):
+        return Deprecated(replaced)
+    replacement = replaced.__bases__[0]
+    replaced.__xpm_replacement__ = replacement  # type: ignore[attr-defined]
+    replacement.__xpm_former__ = [*replacement.__dict__.get("__xpm_former__", ()), replaced]  # type: ignore[attr-defined]
+    return replaced
 
 
 def tag(config: Config, key: str, value: object) -> Config:
@@ -179,7 +280,22 @@ def tags(config: Config) -> dict[str, object]:
 
 
 def type_name(cls: type) -> str:
-    """The name a class is known by: its ``__xpmid__``, or ``module.qualname`` with ``__main__`` replaced."""
+    """The name a class is known by: its ``__xpmid__``, or ``module.qualname`` with ``__main__`` replaced.
+
+    A deprecated class is known by its replacement's.
+    """
+    return own_name(current_class(cls))
+
+
+def current_class(cls: type) -> type:
+    """The class that replaces a deprecated one; another class itself."""
+    while "__xpm_replacement__" in cls.__dict__:
+        cls = cls.__dict__["__xpm_replacement__"]
+    return cls
+
+
+def own_name(cls: type) -> str:
+    """The name of a class, deprecated or not."""
     explicit = cls.__dict__.get("__xpmid__")
     if isinstance(explicit, str) and explicit:
         return explicit

@@ -53,6 +53,9 @@ def params_text(task: Task, code_root: Path) -> str:
         "identifier": identifier(task),
         "configs": [_object(part, sources.get(id(part)), numbers, code_root) for part in parts],
     }
+    init_tasks = task.__dict__["__xpm__"].init_tasks
+    if init_tasks:
+        document["init_tasks"] = [numbers[id(one)] for one in init_tasks]
     return json.dumps(document, indent=1) + "\n"
 
 
@@ -97,7 +100,8 @@ def _sources(parts: list[Config]) -> dict[int, Task]:
 def _inside(part: Config) -> list[Config]:
     """Objects directly inside, in an order that depends on nothing but the parameters."""
     found: list[Config] = []
-    todo: list[Any] = [value for _, value in sorted(values_of(part).items(), key=_name, reverse=True)]
+    todo: list[Any] = [*part.__dict__["__xpm__"].init_tasks[::-1]]
+    todo += [value for _, value in sorted(values_of(part).items(), key=_name, reverse=True)]
     while todo:
         value = todo.pop()
         if isinstance(value, Config):

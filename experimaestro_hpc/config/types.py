@@ -14,13 +14,15 @@ import os
 import sys
 import types
 import typing
+import warnings
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any, Callable, NamedTuple
 
 from ..errors import ParameterError
 from . import declare
-from .declare import MISSING, Configured, Deferred, Field, JobPath, State
+from .declare import MISSING, Configured, Deferred, Deprecated, Field, JobPath, State
+from .objects import LightweightTask
 
 _NONE = type(None)
 _UNION_TYPES = (typing.Union, getattr(types, "UnionType", typing.Union))
@@ -83,8 +85,15 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
     """
     cls = type(config)
     parameters = fields_of(cls)
+    if "__xpm_replacement__" in cls.__dict__:
+        _warn_of(cls, parameters)
+    old: list[tuple[Deprecated, Any]] = []
     for name in values:
         if name not in parameters:
+            replaced = getattr(cls, name, None)
+            if isinstance(replaced, Deprecated):
+                old.append((replaced, values[name]))
+                continue
             near = difflib.get_close_matches(name, parameters, 1)
             raise ParameterError(
                 f"{cls.__qualname__} has no parameter {name!r}",
@@ -99,11 +108,84 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
         else:
             value = parameter.make_default()
             if value is MISSING:
-                raise ParameterError(
-                    f"{cls.__qualname__} needs a value for {name!r} ({_text(parameter.type)})",
-                    where=_caller(),
-                )
+                if old:  # what replaced an old parameter is set below
+                    continue
+                raise _missing(cls, parameter)
         config.__dict__[name] = _check(cls, parameter, value)
+    for replaced, value in old:
+        _warn(f"{cls.__qualname__}.{replaced.name} is deprecated")
+        replaced.replace(config, value)
+    if old:
+        for name, parameter in parameters.items():
+            if name not in config.__dict__:
+                raise _missing(cls, parameter)
+
+
+def _missing(cls: type, parameter: Parameter) -> ParameterError:
+    return ParameterError(
+        f"{cls.__qualname__} needs a value for {parameter.name!r} ({_text(parameter.type)})", where=_caller()
+    )
+
+
+def _warn_of(cls: type, parameters: dict[str, Parameter]) -> None:
+    """Tell of the use of a deprecated class, which must be its replacement in all but its name."""
+    replacement = cls.__dict__["__xpm_replacement__"]
+    if parameters != fields_of(replacement):
+        raise ParameterError(
+            f"{cls.__qualname__} is deprecated and has parameters of its own",
+            where=_class(cls),
+            hint=f"leave its body empty, and give {replacement.__qualname__} deprecated parameters where they differ",
+        )
+    _warn(f"{cls.__qualname__} is deprecated: use {replacement.__qualname__}")
+
+
+def _warn(words: str) -> None:
+    """A warning that people see, at the line of theirs that is to be changed."""
+    file, _, line = _caller().rpartition(":")
+    warnings.warn_explicit(words, FutureWarning, file, int(line))
+
+
+def set_init_tasks(task: Configured, init_tasks: Any) -> None:
+    """Note what is to be executed before ``task``.
+
+    :raises ParameterError: one is a task, or has no ``execute``; or the task was submitted with others
+    """
+    state: State = task.__dict__["__xpm__"]
+    wanted = tuple(init_tasks)
+    for one in wanted:
+        if not isinstance(one, LightweightTask):
+            raise ParameterError(
+                f"an init task must be a LightweightTask, not {_short(one)} ({type(one).__name__})", where=_caller()
+            )
+    if state.sealed and [id(one) for one in wanted] != [id(one) for one in state.init_tasks]:
+        raise ParameterError(f"{type(task).__qualname__} was submitted with other init tasks", where=_caller())
+    state.init_tasks = wanted
+
+
+def set_meta(config: Configured, flag: bool | None) -> None:
+    """Say whether an object counts in others' identifiers.
+
+    :raises ParameterError: the object was submitted, or what is given is none
+    """
+    if not isinstance(config, Configured):
+        raise ParameterError(f"{_short(config)} has no parameters", where=_caller())
+    state: State = config.__dict__["__xpm__"]
+    if state.sealed and flag is not state.is_meta:
+        raise ParameterError(f"{type(config).__qualname__} was submitted and cannot change", where=_caller())
+    state.is_meta = flag
+
+
+def copied(config: Any, changes: dict[str, Any]) -> Any:
+    """A new object like ``config`` with ``changes``."""
+    kept = {
+        name: config.__dict__[name]
+        for name, parameter in fields_of(type(config)).items()
+        if parameter.kind != "constant"
+    }
+    copy = type(config)(**{**kept, **changes})
+    state, original = copy.__dict__["__xpm__"], config.__dict__["__xpm__"]
+    state.source, state.is_meta = original.source, original.is_meta
+    return copy
 
 
 def checked(config: Configured, name: str, value: Any) -> Any:
@@ -170,9 +252,10 @@ def parts_of(config: Configured) -> list[Configured]:
         elif isinstance(value, dict):
             todo.extend(value.keys())
             todo.extend(value.values())
-    source = config.__dict__["__xpm__"].source
-    if source is not None:
-        found.append(source)
+    state: State = config.__dict__["__xpm__"]
+    if state.source is not None:
+        found.append(state.source)
+    found.extend(state.init_tasks)
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ from ..resources import Resources
 from ..workspace.experiments import check_name, note_jobs
 from ..workspace.recent import remember
 from . import hook
+from .former import find_former
 from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, find_launcher, shipped_dir, user_dir
 from .monitor import Monitor, count, describe, last_lines, short
@@ -31,6 +33,9 @@ from .plan import Plan, make_plan
 from .quiet import quiet_libraries
 from .session import Session
 from .submission import Submission
+
+#: seconds after a Ctrl-C in which another one cancels the jobs
+SECOND_THOUGHT = 3.0
 
 
 class experiment:
@@ -178,11 +183,20 @@ class experiment:
         try:
             self.monitor.wait(jobs)
         except KeyboardInterrupt:
+            self._interrupted()
+            raise SystemExit(130) from None
+
+    def _interrupted(self) -> None:
+        """Ctrl-C: once detaches, twice cancels."""
+        try:
             self.monitor.say(
                 f"\ndetached: the jobs go on. To come back, run the script again; to look at them:"
-                f" xpm-hpc jobs --workdir {self.root}; to end one: xpm-hpc jobs kill ID"
+                f" xpm-hpc jobs --workdir {self.root}\nCtrl-C again within {SECOND_THOUGHT:.0f} s cancels them"
             )
-            raise SystemExit(130) from None
+            time.sleep(SECOND_THOUGHT)
+        except KeyboardInterrupt:
+            cancelled = self.monitor.cancel()
+            self.monitor.say(f"\ncancelled {cancelled} job(s)")
 
     def _send(self) -> None:
         """Plan and submit what has not been sent yet."""
@@ -230,16 +244,20 @@ class experiment:
 
         layout = Layout(self.root)
         states = {id_: {"state": (layout.marker(id_) or {}).get("state")} for id_ in fresh}
+        former = find_former(layout, {id_: job.task for id_, job in fresh.items() if states[id_]["state"] != "done"})
+        states.update({id_: {"state": (layout.marker(old) or {}).get("state")} for id_, old in former.items()})
         plan: Plan = make_plan([job.planned() for job in fresh.values()], states)
         self.monitor.say(f"experiment {self.name}: dry run, nothing is touched")
         for id_ in plan.reuse:
-            self.monitor.say(f"  {short(id_)}: done, is reused")
+            self.monitor.say(f"  {short(id_)}: done{f' as {short(former[id_])}' if id_ in former else ''}, is reused")
         for group in plan.submit:
             for id_ in group.jobs:
                 needs = ", ".join(short(parent) for parent in fresh[id_].parents)
                 asked = str(fresh[id_].resources)
+                partition = fresh[id_].request.partition
                 self.monitor.say(
                     f"  {short(id_)}: would be submitted to {fresh[id_].launcher.name}"
+                    + (f", partition {partition}" if partition else "")
                     + (f" asking {asked}" if fresh[id_].resources != Resources() else "")
                     + (f", after {needs}" if needs else "")
                 )

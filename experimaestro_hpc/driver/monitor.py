@@ -130,6 +130,19 @@ class Monitor:
             for name, some in by_launcher.items():
                 self._look(self.sessions[name], some, patience)
 
+    def cancel(self) -> int:
+        """End the jobs that have not ended; returns how many were.
+
+        :raises ConnectionFailed: the cluster cannot be reached
+        """
+        open_jobs = [job for job in self.launchers if not self._is_over(job)]
+        cancelled = 0
+        for name, session in self.sessions.items():
+            session.client.close()  # a request may have been cut off by the interrupt
+            mine = [job for job in open_jobs if self.launchers[job] == name]
+            cancelled += len(session.client.call("cancel", jobs=mine)["cancelled"])
+        return cancelled
+
     def _rest(self, error: ConnectionFailed) -> None:
         """Wait before the next try, longer each time."""
         if not self.lost:

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..agent.adopt import adopt
 from ..errors import ConnectionFailed, SubmissionError
 from ..runtime.files import write_json
 from ..schedulers import scheduler_class
 from ..schedulers.slurm import job_name as scheduler_job_name
+from .former import find_former
 from .jobs import Job, JobMaker
 from .mirror import pack, pull, write_here
 from .monitor import Monitor, short
@@ -53,6 +55,7 @@ class Submission:
         snapshot = self.maker.snapshot
         python = "" if launcher.environment.setup else launcher.python
         known = session.client.call("survey", jobs=list(self.all), code=snapshot.digest, python=python)
+        known["states"].update(self._adopt(known["states"]))
         states = with_done_here(planned, known["states"], {} if session.is_here else self._done_here())
         # a scheduler without arrays gets its jobs one by one
         plan = make_plan(planned, states, MAX_ARRAY if scheduler_class(launcher.scheduler).arrays else 1)
@@ -107,6 +110,17 @@ class Submission:
             )
         for job, words in refused.items():
             monitor.say(f"  {short(job)} was refused: {words}")
+
+    def _adopt(self, states: Mapping[str, Any]) -> dict[str, Any]:
+        """The states of jobs that were done under the names of deprecated classes or parameters."""
+        new = {id_: job.task for id_, job in self.all.items() if states[id_]["state"] != "done"}
+        former = find_former(self.session.layout, new)
+        if not former:
+            return {}
+        if not self.session.is_here:
+            adopt(self.session.layout, former)
+        found: dict[str, Any] = self.session.client.call("adopt", former=former)["states"]
+        return found
 
     def _done_here(self) -> dict[str, dict[str, Any]]:
         """The markers of the jobs that are done as far as this machine knows, wherever they ran."""

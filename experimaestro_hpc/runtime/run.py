@@ -12,7 +12,7 @@ import sys
 import time
 
 from ..config.load import Loader
-from ..config.objects import job_name
+from ..config.objects import GracefulTimeout, job_name
 from ..errors import XpmError
 from . import progress
 from .files import read_json, write_json
@@ -83,6 +83,9 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     except Failure as failure:
         _say(f"xpm-hpc: {failure}\n")
         code, end = 1, {"state": "failed", "reason": failure.reason, "message": str(failure)}
+    except GracefulTimeout as stop:
+        _say(f"xpm-hpc: the task stopped before its time limit: {stop}\n")
+        code, end = 1, {"state": "failed", "reason": "timeout", "message": str(stop) or "stopped before the time limit"}
     except BaseException as error:
         code, end = 1, {"state": "failed", "reason": "exit", "message": _show(error)}
     if os.getpid() != start["pid"]:
@@ -135,7 +138,8 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
             os.path.join(workspace, ".xpm", "tokens"), record["tokens"], lambda text: progress.progress(0.0, desc=text)
         )
     try:
-        task.execute()
+        for one in (*task.__dict__["__xpm__"].init_tasks, task):
+            one.execute()
     except SystemExit as wanted:
         if wanted.code is None or isinstance(wanted.code, int):
             code = int(wanted.code or 0)

@@ -47,7 +47,8 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environ.items()
-        if name in _KEPT or (not name.startswith(_SCRUBBED) and name not in ("XPM_HPC_JOB", "PYTHONPATH"))
+        if name in _KEPT
+        or (not name.startswith(_SCRUBBED) and name not in ("XPM_HPC_JOB", "XPM_HPC_END_TIME", "PYTHONPATH"))
     }
     return {**kept, "LC_ALL": "C"}
 

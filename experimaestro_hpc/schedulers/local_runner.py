@@ -186,6 +186,8 @@ class Runner:
 
     def _launch(self, job: Job) -> None:
         environ = {**job.environ, "XPM_HPC_NATIVE_ID": job.native}
+        if job.seconds is not None:
+            environ["XPM_HPC_END_TIME"] = str(time.time() + job.seconds)
         if job.gpus:
             job.devices = self._free_gpus(job)[: job.gpus]
             environ["CUDA_VISIBLE_DEVICES"] = ",".join(str(device) for device in job.devices)
