@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-    C = TypeVar("C", bound="Config")
+    Some = TypeVar("Some", bound="Config")
 else:
 
     def dataclass_transform(**_options):
@@ -63,7 +63,7 @@ class Config(Configured):
             value = checked(self, name, value)
         self.__dict__[name] = value
 
-    def tag(self: C, key: str, value: object) -> C:
+    def tag(self: Some, key: str, value: object) -> Some:
         """Label the object for people; tags never count in the identifier. Returns the object itself."""
         self.__dict__["__xpm__"].tags[str(key)] = value
         return self
@@ -223,7 +223,7 @@ def setmeta(config: Config, flag: bool | None) -> Config:
     return config
 
 
-def copyconfig(config: C, **changes: Any) -> C:
+def copyconfig(config: Some, **changes: Any) -> Some:
     """A new object with the parameters of ``config``, some of them changed. It can be changed and submitted.
 
     Objects inside are shared with the original. Tags are not taken along: they say what the original was. A copy of a
@@ -236,7 +236,7 @@ def copyconfig(config: C, **changes: Any) -> C:
     """
     from .types import copied
 
-    copy: C = copied(config, changes)
+    copy: Some = copied(config, changes)
     return copy
 
 
