@@ -2,15 +2,17 @@
 
 A receipt is written before the scheduler is called (``submitting``, on the disk before the call) and again after it
 (``submitted`` or ``refused``). One that says ``submitting`` while nobody submits is a lost reply: the scheduler is
-asked for the token, never for another submission.
+asked for the token, never for another submission. ``held``: it is to be submitted later, when there is room.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..resources import Resources
 from ..runtime.files import read_json, write_json
 from ..schedulers.base import Submission
 from .layout import Layout
@@ -23,36 +25,50 @@ class Receipt:
     :param token: unique; also the name of its folder in ``.xpm/batches``
     :param scheduler: the scheduler's name
     :param name: the job name given to the scheduler
-    :param array: whether the jobs are elements of an array
     :param jobs: job id by element (``"0"``, ``"1"``, …)
-    :param state: ``submitting``, ``submitted`` or ``refused``
+    :param script: the folder in ``.xpm/batches`` with the array's script; "" when it is no array
+    :param parents: by job id, the jobs that it needs
+    :param state: ``held``, ``submitting``, ``submitted`` or ``refused``
     :param natives: native id by job id, once known
-    :param words: the scheduler's complaint
+    :param words: the scheduler's complaint, or why the submission is held
     :param time: seconds since 1970
+    :param resources: what is asked for in place of what the script says
+    :param delay: seconds before which it must not start
+    :param avoid: nodes to leave out
     """
 
     token: str
     scheduler: str
     name: str
-    array: bool
     jobs: dict[str, str]
+    script: str = ""
+    parents: dict[str, list[str]] = field(default_factory=dict)
     state: str = "submitting"
     natives: dict[str, str] = field(default_factory=dict)
     words: str = ""
     time: float = 0.0
+    resources: dict[str, Any] | None = None
+    delay: float = 0.0
+    avoid: list[str] = field(default_factory=list)
 
-    def submission(self, layout: Layout, dependencies: list[str] | None = None) -> Submission:
+    def submission(
+        self, layout: Layout, dependencies: Sequence[str] = (), corresponding: Sequence[str] = ()
+    ) -> Submission:
         """What the scheduler is asked for."""
         directories = [str(layout.job(job)) for job in self.jobs.values()]
-        folder = layout.batch(self.token)
+        folder = layout.batch(self.script)
         return Submission(
             token=self.token,
             name=self.name,
-            script=str(folder / "array.sh") if self.array else os.path.join(directories[0], "job.sh"),
-            directory=str(folder) if self.array else directories[0],
-            dependencies=dependencies or (),
-            indexes=[int(index) for index in self.jobs] if self.array else (),
+            script=str(folder / "array.sh") if self.script else os.path.join(directories[0], "job.sh"),
+            directory=str(folder) if self.script else directories[0],
+            dependencies=dependencies,
+            corresponding=corresponding,
+            indexes=[int(index) for index in self.jobs] if self.script else (),
             directories=directories,
+            resources=None if self.resources is None else Resources.from_json(self.resources),
+            delay=self.delay,
+            avoid=self.avoid,
         )
 
     def write(self, layout: Layout) -> None:
@@ -67,6 +83,7 @@ class Receipt:
     def settle(self, layout: Layout, native_ids: list[str]) -> None:
         """Note the native ids, in the order of the jobs."""
         self.state = "submitted"
+        self.words = ""
         self.natives = dict(zip(self.jobs.values(), native_ids))
         self.write(layout)
 

@@ -20,11 +20,25 @@ from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
 from .layout import Layout
+from .send import Sender
 from .submit import Submitter, submission_lock
+from .tend import Tender
 from .watch import State, Watcher
 
 #: operations that a request may name
-OPERATIONS = ("hello", "survey", "submit", "watch", "fetch", "read", "cancel", "manifest", "adopt")
+OPERATIONS = (
+    "hello",
+    "survey",
+    "adopt",
+    "submit",
+    "watch",
+    "explain",
+    "dependents",
+    "cancel",
+    "fetch",
+    "manifest",
+    "read",
+)
 
 
 class Service:
@@ -38,6 +52,7 @@ class Service:
         self.layout = Layout(root)
         self.scheduler: Scheduler = scheduler_class(scheduler)(root)
         self.watcher = Watcher(self.layout, self.scheduler)
+        self.tender = Tender(self.layout, self.scheduler, self.watcher)
 
     def handle(self, request: Mapping[str, Any], body: IO[bytes] | None) -> tuple[dict[str, Any], Any]:
         """Answer a request; the answer's document, and a file with its size if bytes belong to it.
@@ -101,6 +116,7 @@ class Service:
                 "states": self.watcher.states(jobs),
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
+                "largest_array": self.scheduler.largest_array(),
             }
 
     def adopt(self, former: dict[str, str]) -> dict[str, Any]:
@@ -142,7 +158,15 @@ class Service:
 
     def watch(self, jobs: list[str], seen: dict[str, State], seconds: float) -> dict[str, Any]:
         """The states that differ from ``seen``, as soon as one does, or after ``seconds``."""
-        return {"states": self.watcher.wait(jobs, seen, seconds), "trouble": self.watcher.trouble}
+        deadline = time.monotonic() + seconds
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            changed = self.watcher.wait(jobs, seen, min(left, self.tender.patience(jobs)))
+            changed = self.tender.run(jobs, changed)
+            if changed or time.monotonic() >= deadline:
+                break
+        notes, self.scheduler.notes = self.scheduler.notes, []
+        return {"states": changed, "trouble": self.watcher.trouble, "notes": notes}
 
     def fetch(
         self, jobs: dict[str, dict[str, Sequence[int]]], patterns: Sequence[str] = (), max_size: int = 0
@@ -201,7 +225,41 @@ class Service:
         waiting_first = sorted(live, key=lambda job: states[job]["state"] == "running")
         self.scheduler.cancel([live[job] for job in waiting_first])
         self.watcher.cancelled.update(live[job] for job in live if states[job]["state"] != "running")
-        return {"cancelled": waiting_first}
+        with submission_lock(self.layout):  # those that wait for a slot: the scheduler does not know them
+            held = [job for job in jobs if job not in live and states[job]["state"] == "waiting"]
+            Sender(self.layout, self.scheduler, self.watcher, {}).refuse(held, "cancelled", "cancelled before it ran")
+        return {"cancelled": [*held, *waiting_first]}
+
+    def dependents(self, jobs: Sequence[str]) -> dict[str, Any]:
+        """The jobs of this workspace that need any of ``jobs``, directly or not, those farthest down first."""
+        children: dict[str, list[str]] = {}
+        for job in self.layout.jobs():
+            for parent in self.layout.record(job).get("parents", ()):
+                children.setdefault(parent, []).append(job)
+        found: dict[str, None] = {}
+        todo = list(jobs)
+        while todo:
+            for child in children.get(todo.pop(), ()):
+                if child not in found and child not in jobs:
+                    found[child] = None
+                    todo.append(child)
+        return {"jobs": list(found)[::-1]}
+
+    def explain(self, jobs: Sequence[str]) -> dict[str, Any]:
+        """More of why jobs wait: for each, the scheduler's words, and the parents that have not ended well."""
+        states = self.watcher.states(jobs)
+        found = {}
+        for job in jobs:
+            native = states[job].get("native_id") if states[job]["state"] in ("queued", "waiting", "held") else None
+            parents = self.layout.record(job).get("parents", ())
+            of_parents = self.watcher.states(parents, max_age=60.0)
+            found[job] = {
+                "state": states[job],
+                "scheduler": self.scheduler.name,
+                "words": self.scheduler.explain(native) if native else {},
+                "parents": {one: state for one, state in of_parents.items() if state["state"] != "done"},
+            }
+        return found
 
 
 def check_python(python: str, host: str) -> None:

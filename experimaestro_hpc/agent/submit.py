@@ -9,24 +9,22 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import random
-import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..errors import SubmissionError
 from ..runtime.files import read_json, write_json
-from ..schedulers.base import NoInformation, Scheduler
+from ..schedulers.base import Scheduler
+from ..schedulers.slurm import job_name
 from .layout import Layout
 from .receipts import Receipt, read_receipt
+from .send import Sender
 from .watch import Watcher
 
 #: states of jobs that are not submitted again
 SETTLED = ("done", "running", "queued", "waiting", "held")
-#: how often a submission without a clear answer is looked for, and then tried again (seconds between)
-PAUSES = (1.0, 3.0, 9.0, 27.0)
+#: what the end of an attempt leaves in ``job.json``
+ENDED = ("state", "reason", "message", "started", "ended", "host", "pid", "exit_code", "used", "native_id", "gpus")
 
 
 @contextlib.contextmanager
@@ -51,77 +49,45 @@ class Submitter:
         self.scheduler = scheduler
         self.watcher = watcher
         self.incoming = incoming
-        self.natives: dict[str, str] = {}
-        self.refused: dict[str, str] = {}
-        self.unknown: dict[str, str] = {}
 
     def run(self, groups: list[dict[str, Any]]) -> dict[str, Any]:
-        """Submit; the answer has ``natives``, ``refused`` and ``unknown`` (words by job), and ``attached``.
+        """Submit; the answer has ``natives`` and words by job: ``refused``, ``held``, ``unknown``; and ``attached``.
 
         Attached are the jobs that were known already. An unknown job may have been submitted: the scheduler did not
-        say. Whoever submits next looks for it first.
+        say. Whoever comes next looks for it first. Held ones are submitted later, by whoever watches them.
 
-        :param groups: each with ``token``, ``name``, ``jobs`` (ids) and ``parents`` (ids), parents before children
+        :param groups: each with ``token``, ``label``, ``jobs`` (ids by index) and ``parents`` (lists of ids by job),
+            parents before children
         """
-        jobs = [job for group in groups for job in group["jobs"]]
-        parents = [parent for group in groups for parent in group["parents"]]
+        jobs = [job for group in groups for job in group["jobs"].values()]
+        parents = [one for group in groups for needed in group["parents"].values() for one in needed]
         reconcile(self.layout, self.scheduler, self.watcher, {*jobs, *parents})
         self.watcher.forget([*jobs, *parents])
         states = self.watcher.states({*jobs, *parents})
         attached = [job for job in jobs if states[job]["state"] in SETTLED]
+        sender = Sender(self.layout, self.scheduler, self.watcher, states)
         for group in groups:
-            todo = {str(index): job for index, job in enumerate(group["jobs"]) if states[job]["state"] not in SETTLED}
+            todo = {index: job for index, job in group["jobs"].items() if states[job]["state"] not in SETTLED}
             if todo:
-                self._group(group, todo, states)
+                token, is_array = group["token"], len(group["jobs"]) > 1
+                receipt = Receipt(
+                    token,
+                    self.scheduler.name,
+                    job_name(group["label"], token),
+                    todo,
+                    script=token if is_array else "",
+                    parents=group["parents"],
+                )
+                self._place(receipt)
+                sender.send(receipt)
         self.watcher.forget(jobs)
-        return {"natives": self.natives, "refused": self.refused, "unknown": self.unknown, "attached": attached}
-
-    def _group(self, group: dict[str, Any], jobs: dict[str, str], states: dict[str, Any]) -> None:
-        token, parents = group["token"], group["parents"]
-        lost = [parent for parent in parents if parent in self.refused]
-        if lost:
-            self._refuse(jobs, "dependency", f"its parent {lost[0]} was refused")
-            return
-        open_ = [parent for parent in parents if parent in self.unknown]
-        if open_:
-            self.unknown.update(dict.fromkeys(jobs.values(), f"it is not known whether {open_[0]} was submitted"))
-            return
-        receipt = Receipt(token, self.scheduler.name, group["name"], len(group["jobs"]) > 1, jobs, time=time.time())
-        self._place(receipt)
-        receipt.write(self.layout)
-        alive = [parent for parent in parents if states[parent]["state"] != "done"]
-        dependencies = [self.natives.get(one) or states[one].get("native_id") for one in alive]
-        missing = [parent for parent, native in zip(alive, dependencies) if not native]
-        try:
-            if missing:
-                raise SubmissionError(f"its parent {missing[0]} is neither done nor submitted")
-            native_ids = self._submit(receipt, [native for native in dependencies if native])
-        except SubmissionError as error:
-            receipt.state, receipt.words = "refused", str(error)
-            receipt.write(self.layout)
-            self._refuse(jobs, "launch", str(error))
-        except NoInformation as error:
-            self.unknown.update(dict.fromkeys(jobs.values(), str(error)))  # the receipt stays: the next run looks
-        else:
-            receipt.settle(self.layout, native_ids)
-            self.natives.update(receipt.natives)
-
-    def _submit(self, receipt: Receipt, dependencies: list[str]) -> list[str]:
-        submission = receipt.submission(self.layout, dependencies)
-        for pause in (*PAUSES, None):
-            try:
-                return self.scheduler.submit(submission)
-            except NoInformation as error:
-                if pause is None:
-                    raise
-                time.sleep(pause * random.uniform(0.8, 1.2))
-                try:
-                    found = self.scheduler.find(submission)
-                except NoInformation:
-                    raise error from None
-                if found is not None:
-                    return found
-        raise AssertionError("the last round returns or raises")
+        return {
+            "natives": sender.natives,
+            "refused": sender.refused,
+            "held": sender.held,
+            "unknown": sender.unknown,
+            "attached": attached,
+        }
 
     def _place(self, receipt: Receipt) -> None:
         """Move the files of the jobs into their directories; ``job.json`` last, with the receipt's token."""
@@ -135,31 +101,26 @@ class Submitter:
             source, target = self.incoming / "jobs" / job, self.layout.job(job)
             target.mkdir(parents=True, exist_ok=True)
             record = read_json(str(source / "job.json")) or {}
-            old = self.layout.record(job)
-            record.update(batch=receipt.token, attempt=int(old.get("attempt", 0)) + 1)
             for name in ("params.json", "job.sh"):
                 os.replace(source / name, target / name)
-            stem = self.layout.stem(job)
-            for leftover in (f"{stem}.failed", str(target / "progress.json")):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(leftover)
-            write_json(str(target / "job.json"), record)
+            start_attempt(self.layout, job, record, receipt.token)
 
-    def _refuse(self, jobs: dict[str, str], reason: str, words: str) -> None:
-        for job in jobs.values():
-            self.refused[job] = words
-            target = self.layout.job(job)
-            target.mkdir(parents=True, exist_ok=True)
-            end = {
-                "state": "failed",
-                "reason": reason,
-                "message": words,
-                "ended": time.time(),
-                "by": self.scheduler.name,
-            }
-            record = self.layout.record(job) or read_json(str(self.incoming / "jobs" / job / "job.json")) or {}
-            write_json(str(target / "job.json"), {**record, **end})
-            write_json(f"{self.layout.stem(job)}.failed", end, durable=True)
+
+def start_attempt(layout: Layout, job: str, record: dict[str, Any], token: str) -> None:
+    """Write ``job.json`` for a new attempt, with what is known of those before, and remove what the last one left.
+
+    :param record: the new ``job.json``, without what a submission adds
+    """
+    old = layout.record(job)
+    attempts = list(old.get("attempts") or ())
+    if old.get("batch"):
+        attempts.append({"attempt": old.get("attempt", 1), **{key: old[key] for key in ENDED if key in old}})
+    record = {key: value for key, value in record.items() if key not in ENDED}
+    record.update(batch=token, attempt=int(old.get("attempt", 0)) + 1, attempts=attempts)
+    for leftover in (f"{layout.stem(job)}.failed", str(layout.job(job) / "progress.json")):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(leftover)
+    write_json(str(layout.job(job) / "job.json"), record)
 
 
 def reconcile(layout: Layout, scheduler: Scheduler, watcher: Watcher, jobs: set[str]) -> None:
@@ -179,5 +140,5 @@ def reconcile(layout: Layout, scheduler: Scheduler, watcher: Watcher, jobs: set[
         if found is not None:
             receipt.settle(layout, found)
         else:
-            shutil.rmtree(layout.batch(token))
+            (layout.batch(token) / "receipt.json").unlink()
         watcher.receipts.pop(token, None)

@@ -40,6 +40,7 @@ class Watcher:
         self.finals: dict[str, State] = {}
         self.statuses: dict[str, Status] = {}
         self.first_missed: dict[str, float] = {}
+        self.seen_running: dict[str, tuple[Any, float]] = {}  # by job: which start, and when it was first seen
         self.cancelled: set[str] = set()  # native ids that were cancelled through us before they ran
         self.asked_at: float | None = None
         self.trouble = ""
@@ -93,7 +94,7 @@ class Watcher:
 
     def _receipt(self, token: str) -> Receipt | None:
         receipt = self.receipts.get(token)
-        if receipt is None or receipt.state == "submitting":
+        if receipt is None or receipt.state in ("submitting", "held"):
             receipt = self.receipts[token] = read_receipt(self.layout, token)
         return receipt
 
@@ -106,6 +107,8 @@ class Watcher:
             return {"state": "unscheduled"}
         if receipt.state == "refused":
             return {**self._common(record), "state": "failed", "reason": "launch", "message": receipt.words}
+        if receipt.state == "held":
+            return {**self._common(record), "state": "waiting", "detail": receipt.words}
         native = receipt.natives.get(job)
         if native is None:
             return {
@@ -118,6 +121,8 @@ class Watcher:
     def _common(self, record: dict[str, Any]) -> State:
         receipt = self._receipt(record["batch"]) if record.get("batch") else None
         known: State = {"submitted": receipt.time if receipt else None, "attempt": record.get("attempt", 1)}
+        if record.get("again"):
+            known["again"] = record["again"]
         return known
 
     def _ask(self, natives: list[str], max_age: float) -> None:
@@ -129,7 +134,7 @@ class Watcher:
             return  # no hammering of a scheduler in trouble
         self.asked_at = now
         try:
-            answer = self.scheduler.query(natives)
+            answer = self.scheduler.query(natives, max_age)
         except NoInformation as error:
             self.trouble = str(error)
             for native in natives:  # what nobody answers about is not missing
@@ -151,7 +156,11 @@ class Watcher:
         if running is not None and running.get("native_id") not in (native, None):
             running = None  # of an earlier attempt
         status = self.statuses.get(native)
+        if status is not None and status.name and not self._is_ours(status.name, record):
+            status = None  # another job that got the same id
         missed = self.first_missed.get(native)
+        if running is not None and status is not None and self._is_requeued(job, running, status):
+            running = None
         if missed is not None and (status is None or status.state != "ended"):
             if native in self.cancelled:  # Slurm forgets an array's element that is cancelled while it waits
                 return self._conclude(job, Status("ended", "cancelled", "cancelled before it ran"), state, running)
@@ -171,6 +180,18 @@ class Watcher:
         if status.state == "queued" and any(self._final_state(one) != "done" for one in record.get("parents", ())):
             return {**state, "state": "waiting", "detail": status.detail}
         return {**state, "state": status.state, "detail": status.detail, "host": status.host}
+
+    def _is_ours(self, name: str, record: dict[str, Any]) -> bool:
+        receipt = self._receipt(record["batch"])
+        return receipt is None or receipt.name == name
+
+    def _is_requeued(self, job: str, running: dict[str, Any], status: Status) -> bool:
+        """Whether the scheduler, asked after the job was seen to run, says that it waits (again)."""
+        started, seen = self.seen_running.get(job, (None, 0.0))
+        if started != running.get("started"):
+            seen = self.clock()
+            self.seen_running[job] = (running.get("started"), seen)
+        return status.state in ("queued", "held") and (self.asked_at or 0.0) > seen
 
     def _final_state(self, job: str) -> str:
         final = self._final(job)
@@ -195,7 +216,7 @@ class Watcher:
 
     def _conclude(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         """Write the marker that the job itself could not write, so that everybody sees the same."""
-        end = {
+        end: dict[str, Any] = {
             **(running or {}),
             "state": "failed",
             "reason": status.reason,
@@ -207,6 +228,10 @@ class Watcher:
         }
         if status.host:
             end.setdefault("host", status.host)
+        if status.exit_code is not None and status.exit_code > 128:
+            end["signal"] = status.exit_code - 128
+        if status.used:
+            end["used"] = dict(status.used)
         record = self.layout.record(job)
         try:
             write_json(str(self.layout.job(job) / "job.json"), {**record, **end})

@@ -123,7 +123,8 @@ class Task(Config):
 
         :param launcher: a launcher's name, when it is not the experiment's
         :param resources: what the task needs, as text (``"gpu * 2 & duration=10m"``) or ``Resources``
-        :param retry: what to do after a failure, by reason; taken, told of and not followed in this version
+        :param retry: new attempts after a failure: a number, or by reason a number, ``"inf"`` or changes, such as
+            ``{"out_of_memory": {"mem": "x2", "max_mem": "64G"}, "timeout": {"duration": "x2"}, "node_fail": 3}``
         :param init_tasks: executed before the task, in the same job
         :raises XpmError: no experiment is open, or a value is wrong
         """

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..agent.retry import RESUMABLE, check_retry, parse_retry
 from ..config import context
 from ..config.context import RunMode
 from ..config.declare import Configured, State
-from ..config.objects import Config, Task, tags
+from ..config.objects import Config, ResumableTask, Task, tags
 from ..config.serialize import job_id, own_parts, parents_of
 from ..config.types import walk
 from ..errors import JobsFailed, XpmError
@@ -72,7 +73,6 @@ class experiment:
         self.launcher = _launcher(options.launcher or launcher)
         self.jobs: dict[str, Job] = {}
         self.sent: set[str] = set()
-        self.told_of_retry = False
         self.sessions: dict[str, Session] = {}
         self.monitor = Monitor(self.sessions, {})
         self.maker = JobMaker(self.root, _main_script())
@@ -104,6 +104,7 @@ class experiment:
             _validate(part)
         for inner in walk(task, leave_out=_is_sealed):
             inner.__dict__["__xpm__"].sealed = True
+        policy = parse_retry(RESUMABLE if retry is None and isinstance(task, ResumableTask) else retry)
         id_ = job_id(task)
         if not self.jobs:
             self.maker.use_code_of(task)
@@ -115,10 +116,10 @@ class experiment:
                 launcher=_launcher(launcher) if launcher else self.launcher,
                 resources=Resources.parse(resources) if resources else Resources(),
                 tags=self._tags_of(task),
+                retry=policy,
             )
-        if retry and not self.told_of_retry:
-            self.told_of_retry = True
-            self.monitor.say("retry= is not part of this version: jobs that fail are not tried again by themselves")
+            if policy:
+                check_retry(policy, self.jobs[id_].asked)
         state: State = task.__dict__["__xpm__"]
         state.job = Handle(self, id_)
         state.directory = str(self.root / "jobs" / id_)

@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any
 
 from .. import __version__
 from ..config.configure import VARIABLE
-from ..config.objects import Task, job_name
+from ..config.objects import ResumableTask, Task, job_name
 from ..config.serialize import params_text
 from ..resources import Resources
 from ..schedulers import scheduler_class
@@ -31,6 +31,9 @@ from .plan import PlannedJob
 from .script import ScriptJob, Scripts
 from .snapshot import Snapshot, take_snapshot
 
+#: seconds before its time limit at which a resumable task is told of it, at most
+WARNING = 120
+
 
 @dataclass
 class Job:
@@ -39,6 +42,7 @@ class Job:
     :ivar id: ``task/identifier``
     :ivar parents: ids of the tasks that it needs
     :ivar tags: its own and those of the tasks that it needs, as JSON values
+    :ivar retry: what to do after a failure; see :mod:`..agent.retry`
     """
 
     id: str
@@ -47,6 +51,7 @@ class Job:
     launcher: Launcher
     resources: Resources
     tags: dict[str, Any] = field(default_factory=dict)
+    retry: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -75,7 +80,15 @@ class Job:
             gpu_type=partition.gpus.type or None if partition and partition.gpus else None,
             options=options,
             log=f"{self.name}.err",
+            warning=_warning(self.asked.duration) if isinstance(self.task, ResumableTask) else None,
         )
+
+    @property
+    def asked(self) -> Resources:
+        """What is asked for, with the amounts of the launcher's defaults."""
+        choice, _ = choose_partition(self.launcher, self.resources)
+        found = scheduler_class(self.launcher.scheduler).default_amounts(self.launcher.defaults)
+        return found & replace(choice, alternatives=())
 
     def planned(self) -> PlannedJob:
         """The job as the plan sees it."""
@@ -135,9 +148,9 @@ class JobMaker:
             f"{folder}/job.sh": self.scripts.render(self._script(job, job.request, lib)),
         }
 
-    def array_script(self, job: Job, jobs: Sequence[str], lib: str) -> str:
-        """The script of an array of jobs that are all like ``job``."""
-        array = [f"jobs/{one}" for one in jobs]
+    def array_script(self, job: Job, elements: Mapping[int, str], lib: str) -> str:
+        """The script of an array of jobs, given by index, that are all like ``job``."""
+        array = {index: f"jobs/{one}" for index, one in elements.items()}
         return self.scripts.render(self._script(job, replace(job.request, array=True), lib), array)
 
     def _script(self, job: Job, request: Request, lib: str) -> ScriptJob:
@@ -170,6 +183,8 @@ class JobMaker:
             "scheduler": job.launcher.scheduler,
             "partition": job.request.partition,
             "resources": job.request.resources.to_json(),
+            "asked": job.asked.to_json(),
+            "retry": job.retry,
             "code": self.code,
             "argv": self.argv,
             "settings": os.environ.get(VARIABLE, ""),
@@ -181,6 +196,11 @@ class JobMaker:
             },
             "created": time.time(),
         }
+
+
+def _warning(duration: int | None) -> int:
+    """Seconds before the time limit at which a resumable task is told of it."""
+    return WARNING if duration is None else max(1, min(WARNING, duration // 4))
 
 
 def _place(launcher: Launcher) -> str:

@@ -50,6 +50,8 @@ def describe(job: str, state: State) -> str:
         words.append(f"as {state['native_id']}")
     if name in FINAL and state.get("started") and state.get("ended"):
         words.append(f"in {duration(state['ended'] - state['started'])}")
+    if state.get("again") and name not in FINAL:
+        words.append(f"- {state['again']}")
     note = state.get("message") if name == "failed" else state.get("detail")
     if note and note not in ("Priority", "Resources", "Dependency"):
         words.append(f"- {first_line(str(note))}")
@@ -168,6 +170,8 @@ class Monitor:
             self.lost = 0
             self.say(f"  connected to {session.place} again")
         self.note(changed, len(jobs) > TALKATIVE)
+        for note in answer["notes"]:
+            self.say(f"  {session.place}: {note}")
         if answer["trouble"] != self.trouble:
             self.trouble = answer["trouble"]
             self.say(f"  {session.place}: {self.trouble or 'answers again'}")

@@ -1,7 +1,8 @@
 """What is to be done. In: the tasks of an experiment and what the cluster knows of them. Out: a plan. Pure.
 
 Jobs that have ended well are reused, those that wait or run are attached to, all others are submitted: in groups of
-equal jobs with the same parents, so that one group can be one array, parents before children.
+equal jobs that can be one array, parents before children. Those are jobs that wait for the same, and jobs that each
+wait for their own elements of the same arrays: they get their parents' indexes.
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ from typing import Any
 from ..agent.submit import SETTLED
 from ..errors import XpmError
 
-#: elements of one array; Slurm's own default allows 1001
+#: elements of one array, where the scheduler does not say
 MAX_ARRAY = 1000
+
+#: the group that a job is in, and its index there
+Place = tuple[str, int | None]
 
 
 @dataclass(frozen=True)
@@ -33,14 +37,19 @@ class PlannedJob:
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs that are submitted in one call.
+    """Jobs that are alike, and are submitted in one call where their parents allow it.
 
-    :ivar jobs: ids
-    :ivar parents: ids of the jobs that all of them need
+    :ivar elements: ids by index; an element has the index of its parent in another array where it can
+    :ivar parents: by id, the jobs that each needs
     """
 
-    jobs: tuple[str, ...]
-    parents: tuple[str, ...]
+    elements: Mapping[int, str]
+    parents: Mapping[str, tuple[str, ...]]
+
+    @property
+    def jobs(self) -> list[str]:
+        """The ids."""
+        return list(self.elements.values())
 
 
 @dataclass(frozen=True)
@@ -94,7 +103,9 @@ def with_done_here(
     while True:
         known = {**states, **usable}
         plan = make_plan(jobs, known)
-        needed = {parent for group in plan.submit for parent in group.parents if parent in usable}
+        needed = {
+            one for group in plan.submit for parents in group.parents.values() for one in parents if one in usable
+        }
         if not needed:
             return known
         usable = {job: marker for job, marker in usable.items() if job not in needed}
@@ -106,30 +117,80 @@ def make_plan(
     """Decide for each job.
 
     :param states: by job id, what the agent says is known; a job that is missing is new
-    :param max_array: how many jobs a group may have
+    :param max_array: how many elements an array may have
     """
     known = {job.id: states.get(job.id, {}).get("state", "unscheduled") for job in jobs}
     ordered = in_order(jobs)
-    groups: dict[Hashable, list[PlannedJob]] = {}
-    for job in ordered:
-        if known[job.id] in SETTLED:
-            continue
-        needed = tuple(parent for parent in job.parents if known[parent] != "done")
-        groups.setdefault((job.likeness, needed), []).append(job)
-    submit = [
-        Group(
-            tuple(job.id for job in group[start : start + max_array]),
-            _union(group[start : start + max_array]),
-        )
-        for group in groups.values()
-        for start in range(0, len(group), max_array)
-    ]
+    fresh = [job for job in ordered if known[job.id] not in SETTLED]
+    needed = {job.id: tuple(one for one in job.parents if known[one] != "done") for job in fresh}
+    places: dict[str, Place] = {job: _place(job, states.get(job, {}).get("native_id")) for job in known}
+    groups: list[Group] = []
+    for level in _levels(fresh, needed):
+        parents = {job.id: job.parents for job in level}
+        for elements in _arrays(level, needed, places, max_array):
+            for index, job in elements.items():
+                places[job] = (f"group {len(groups)}", index if len(elements) > 1 else None)
+            groups.append(Group(elements, {job: parents[job] for job in elements.values()}))
     return Plan(
         reuse=tuple(job.id for job in ordered if known[job.id] == "done"),
         attach=tuple(job.id for job in ordered if known[job.id] in SETTLED and known[job.id] != "done"),
-        submit=tuple(submit),  # in order: a group's jobs share their unfinished parents, and those came before
+        submit=tuple(groups),
     )
 
 
-def _union(jobs: Sequence[PlannedJob]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(parent for job in jobs for parent in job.parents))
+def _levels(jobs: Sequence[PlannedJob], needed: Mapping[str, tuple[str, ...]]) -> list[list[PlannedJob]]:
+    """Jobs by the length of the longest chain of parents above them; ``jobs`` have parents before children."""
+    level: dict[str, int] = {}
+    found: list[list[PlannedJob]] = []
+    for job in jobs:
+        level[job.id] = 1 + max((level.get(parent, -1) for parent in needed[job.id]), default=-1)
+        if level[job.id] == len(found):
+            found.append([])
+        found[level[job.id]].append(job)
+    return found
+
+
+def _place(job: str, native: object) -> Place:
+    """Where a job that was submitted earlier stands: its array, and its index there."""
+    array, _, index = str(native or "").rpartition("_")
+    return (f"array {array}", int(index)) if array and index.isdigit() else (job, None)
+
+
+def _arrays(
+    jobs: Sequence[PlannedJob], needed: Mapping[str, tuple[str, ...]], places: Mapping[str, Place], max_array: int
+) -> list[dict[int, str]]:
+    """The arrays of one level: jobs that are alike and wait for the same, or each for its twins in the same arrays."""
+    alike: dict[tuple[Hashable, tuple[str, ...]], list[str]] = {}
+    for job in jobs:
+        alike.setdefault((job.likeness, needed[job.id]), []).append(job.id)
+    found: list[dict[int, str]] = []
+    singles: dict[Hashable, list[str]] = {}
+    for (likeness, waits), ids in alike.items():
+        if len(ids) == 1 and waits:
+            singles.setdefault((likeness, tuple(sorted(places[one][0] for one in waits))), []).append(ids[0])
+            continue
+        for start in range(0, len(ids), max_array):
+            found.append(dict(enumerate(ids[start : start + max_array])))
+    for ids in singles.values():
+        found += _twins(ids, needed, places) if max_array > 1 else [{0: job} for job in ids]
+    return found
+
+
+def _twins(
+    ids: Sequence[str], needed: Mapping[str, tuple[str, ...]], places: Mapping[str, Place]
+) -> list[dict[int, str]]:
+    """Arrays of jobs that each wait for elements of the same arrays, by the index of those; others stand alone."""
+    shared = set.intersection(*(set(needed[job]) for job in ids))
+    arrays: list[dict[int, str]] = []
+    alone: list[dict[int, str]] = []
+    for job in ids:
+        indexes = {places[parent][1] for parent in needed[job] if parent not in shared}
+        index = indexes.pop() if len(indexes) == 1 else None
+        if index is None:
+            alone.append({0: job})
+            continue
+        free = next((array for array in arrays if index not in array), None)
+        if free is None:
+            arrays.append(free := {})
+        free[index] = job
+    return [*arrays, *alone]

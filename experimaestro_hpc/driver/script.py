@@ -70,10 +70,10 @@ class Scripts:
         )
         self.environment.filters["raw"] = Markup
 
-    def render(self, job: ScriptJob, array: Sequence[str] | None = None) -> str:
+    def render(self, job: ScriptJob, array: Mapping[int, str] | None = None) -> str:
         """The text of a job script, or of the script of an array of jobs.
 
-        :param array: the job directories of an array's elements, below the workspace
+        :param array: the job directories of an array's elements by index, below the workspace
         :raises TemplateError: the template is missing or broken, with its file and line
         :raises SubmissionError: the scheduler has no way to ask for the request
         """
@@ -85,7 +85,7 @@ class Scripts:
             "python": Markup(path_there(job.python)),
             "lib": job.lib,
             "code": list(job.code),
-            "array": None if array is None else list(array),
+            "array": array,
             "request": job.request,
         }
         name = f"{job.scheduler}.sh.j2"

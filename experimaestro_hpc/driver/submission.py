@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ..agent.adopt import adopt
-from ..errors import ConnectionFailed, SubmissionError
+from ..errors import SubmissionError
 from ..runtime.files import write_json
-from ..schedulers import scheduler_class
-from ..schedulers.slurm import job_name as scheduler_job_name
 from .former import find_former
 from .jobs import Job, JobMaker
 from .mirror import pack, pull, write_here
 from .monitor import Monitor, short
-from .plan import MAX_ARRAY, Plan, make_plan, with_done_here
+from .plan import Plan, make_plan, with_done_here
 from .session import Session
 
 
@@ -57,8 +55,7 @@ class Submission:
         known = session.client.call("survey", jobs=list(self.all), code=snapshot.digest, python=python)
         known["states"].update(self._adopt(known["states"]))
         states = with_done_here(planned, known["states"], {} if session.is_here else self._done_here())
-        # a scheduler without arrays gets its jobs one by one
-        plan = make_plan(planned, states, MAX_ARRAY if scheduler_class(launcher.scheduler).arrays else 1)
+        plan = make_plan(planned, states, known["largest_array"])
         monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {_summary(plan)}")
         if plan.submit:
             self._submit(plan, not known["has_code"], monitor)
@@ -92,15 +89,12 @@ class Submission:
                 for ending in ("done", "failed"):
                     Path(f"{session.layout.stem(job)}.{ending}").unlink(missing_ok=True)
                 (session.layout.job(job) / "progress.json").unlink(missing_ok=True)
-        if answer["unknown"]:
-            raise ConnectionFailed(
-                next(iter(answer["unknown"].values())),
-                where=f"launcher {session.launcher.name}",
-                hint=f"{len(answer['unknown'])} job(s) may or may not have been submitted; run the script again later:"
-                " it looks for them before it submits anything",
-            )
+        for later, what in (("unknown", "without an answer"), ("held", "not submitted yet")):
+            if answer[later]:
+                words = next(iter(answer[later].values()))
+                monitor.say(f"  {len(answer[later])} job(s) {what}: {words}; this goes on while somebody watches them")
         refused: dict[str, str] = answer["refused"]
-        if refused and not answer["natives"] and not plan.attach:
+        if refused and not answer["natives"] and not answer["held"] and not plan.attach:
             pull(session, refused)
             words = next(iter(refused.values()))
             raise SubmissionErrorForAll(
@@ -150,13 +144,13 @@ class Submission:
             for job in group.jobs:
                 files.update(self.maker.files(self.all[job], lib))
             if len(group.jobs) > 1:
-                files[f"batches/{token}/array.sh"] = self.maker.array_script(first, group.jobs, lib)
+                files[f"batches/{token}/array.sh"] = self.maker.array_script(first, group.elements, lib)
             groups.append(
                 {
                     "token": token,
-                    "name": scheduler_job_name(first.name, token),
-                    "jobs": list(group.jobs),
-                    "parents": list(group.parents),
+                    "label": first.name,
+                    "jobs": {str(index): job for index, job in group.elements.items()},
+                    "parents": {job: list(parents) for job, parents in group.parents.items()},
                 }
             )
         return files, groups

@@ -12,7 +12,7 @@ import sys
 import time
 
 from ..config.load import Loader
-from ..config.objects import GracefulTimeout, job_name
+from ..config.objects import GracefulTimeout, ResumableTask, job_name
 from ..errors import XpmError
 from . import progress
 from .files import read_json, write_json
@@ -61,13 +61,18 @@ def main(argv: list[str]) -> int:
 
 def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     record = read_json(os.path.join(directory, "job.json")) or {}
+    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
     start = {
         "started": time.time(),
         "host": os.uname().nodename,
         "pid": os.getpid(),
         "native_id": _native_id() or record.get("native_id"),
-        "attempt": int(record.get("attempt") or 1),
+        "attempt": int(record.get("attempt") or 1) + restarts,
     }
+    if os.environ.get("CUDA_VISIBLE_DEVICES"):
+        start["gpus"] = os.environ["CUDA_VISIBLE_DEVICES"]
+    if restarts:
+        _note_restart(record, os.path.join(directory, "progress.json"))
     began = time.monotonic()
     os.environ["XPM_HPC_JOB"] = job
     _remove(stem + ".failed")
@@ -80,12 +85,13 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
             raise Failure("launch", "its job.json is missing or cannot be read, so its parents are not known")
         _check_parents(workspace, record.get("parents") or [])
         code = _execute(workspace, job, directory, record)
+    except GracefulTimeout as stop:
+        code, end = 1, _stopped(stop, record)
+        if not end:
+            return 128 + 15  # no marker: the scheduler says what becomes of it
     except Failure as failure:
         _say(f"xpm-hpc: {failure}\n")
         code, end = 1, {"state": "failed", "reason": failure.reason, "message": str(failure)}
-    except GracefulTimeout as stop:
-        _say(f"xpm-hpc: the task stopped before its time limit: {stop}\n")
-        code, end = 1, {"state": "failed", "reason": "timeout", "message": str(stop) or "stopped before the time limit"}
     except BaseException as error:
         code, end = 1, {"state": "failed", "reason": "exit", "message": _show(error)}
     if os.getpid() != start["pid"]:
@@ -118,6 +124,24 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     return code
 
 
+def _note_restart(record: dict[str, Any], progress_file: str) -> None:
+    """The scheduler has started the same job again: what is known of the start before is kept."""
+    before = read_json(progress_file) or {}
+    known = {key: before[key] for key in ("attempt", "started", "host", "native_id", "gpus") if key in before}
+    record["attempts"] = [*(record.get("attempts") or ()), {**known, "ended": before.get("updated"), "requeued": True}]
+
+
+def _stopped(stop: GracefulTimeout, record: dict[str, Any]) -> dict[str, Any]:
+    """The end of a task that stopped before its time limit; empty when the job goes on in a new start."""
+    from .resume import Ended, start_again  # for resumable tasks only
+
+    _say(f"xpm-hpc: the task stopped: {stop}\n")
+    sys.stdout.flush()
+    if isinstance(stop, Ended) or start_again(os.environ, record):
+        return {}
+    return {"state": "failed", "reason": "timeout", "message": f"stopped before its time limit: {stop}"}
+
+
 def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -> int:
     """Load and execute; returns the exit status that the task asks for."""
     loader = Loader(os.path.join(workspace, "jobs"), os.path.join(workspace, record.get("code") or ""))
@@ -137,6 +161,10 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
         hold(
             os.path.join(workspace, ".xpm", "tokens"), record["tokens"], lambda text: progress.progress(0.0, desc=text)
         )
+    if isinstance(task, ResumableTask):
+        from .resume import listen  # its signals are not for other tasks
+
+        listen()
     try:
         for one in (*task.__dict__["__xpm__"].init_tasks, task):
             one.execute()

@@ -36,6 +36,7 @@ class Request:
     :param options: the launcher's ``[defaults]``, by the scheduler's own names
     :param log: file for what the scheduler itself has to say, relative to where the job starts
     :param array: the directives are for an array, whose elements' logs must differ
+    :param warning: seconds before the time limit at which the task is signalled (SIGUSR2); None: not at all
     """
 
     name: str
@@ -45,6 +46,7 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     log: str = "job.log"
     array: bool = False
+    warning: int | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,13 @@ class Submission:
     :param script: absolute path of the script
     :param directory: absolute path where the job starts
     :param dependencies: native ids that must end well before it starts
+    :param corresponding: for an array, ids of arrays of which the element with the same index must end well before an
+        element starts; only for schedulers that say so by ``corresponds``
     :param indexes: for an array, the elements to run; empty for a single job
     :param directories: absolute job directories, one for each element, or one
+    :param resources: asked for in place of what the script says, where they differ (memory and duration)
+    :param delay: seconds before which it must not start
+    :param avoid: nodes to leave out
     """
 
     token: str
@@ -67,6 +74,10 @@ class Submission:
     dependencies: Sequence[str] = ()
     indexes: Sequence[int] = ()
     directories: Sequence[str] = ()
+    corresponding: Sequence[str] = ()
+    resources: Resources | None = None
+    delay: float = 0.0
+    avoid: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,8 @@ class Status:
     :param detail: the scheduler's own words: why it waits, how it ended
     :param exit_code: as the scheduler saw it, if it did
     :param host: where it runs or ran
+    :param name: the job name, so that another job with a used id is not taken for it; "" when it was not said
+    :param used: what an ended job used, as far as the scheduler says: ``max_rss`` (bytes), ``cpu`` (seconds), ``gpus``
     """
 
     state: str
@@ -85,6 +98,8 @@ class Status:
     detail: str = ""
     exit_code: int | None = None
     host: str = ""
+    name: str = ""
+    used: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Scheduler(abc.ABC):
@@ -98,9 +113,17 @@ class Scheduler(abc.ABC):
     command: ClassVar[str] = ""
     #: whether many equal jobs can be one submission
     arrays: ClassVar[bool] = False
+    #: whether elements of an array can depend on the elements of another array with the same index
+    corresponds: ClassVar[bool] = False
 
     def __init__(self, workspace: str) -> None:
         self.workspace = workspace
+        #: what people should know of this cluster; each is told once
+        self.notes: list[str] = []
+
+    def largest_array(self) -> int:
+        """How many elements an array may have; the largest index is one less."""
+        return 1000 if self.arrays else 1
 
     @classmethod
     @abc.abstractmethod
@@ -110,18 +133,25 @@ class Scheduler(abc.ABC):
         :raises SubmissionError: the scheduler has no way to ask for it
         """
 
+    @classmethod
+    def default_amounts(cls, options: Mapping[str, Any]) -> Resources:
+        """The memory and duration that the launcher's ``[defaults]`` ask for, as far as they are understood. Pure."""
+        return Resources()
+
     @abc.abstractmethod
     def submit(self, submission: Submission) -> list[str]:
         """Submit once; the native ids, one for each element of ``indexes`` or one.
 
         :raises SubmissionError: refused for good, with the scheduler's words
+        :raises NoRoom: refused for now: as many jobs as may be are submitted already
         :raises NoInformation: no clear answer; the job may or may not exist
         """
 
     @abc.abstractmethod
-    def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
+    def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
         """What is known of these jobs. One that is not in the answer is unknown, which says nothing about it.
 
+        :param max_age: seconds that the answer may be old, if another process has asked meanwhile
         :raises NoInformation: the scheduler did not answer
         """
 
@@ -131,6 +161,13 @@ class Scheduler(abc.ABC):
 
         :raises NoInformation: the scheduler did not answer
         """
+
+    def explain(self, native_id: str) -> dict[str, str]:
+        """More of a job that waits than a query tells, for people: the scheduler's own words by its own names.
+
+        :raises NoInformation: the scheduler did not answer
+        """
+        return {}
 
     def calls(self) -> dict[str, int]:
         """How often each of its commands has been run; none for a scheduler without commands."""
@@ -142,6 +179,10 @@ class Scheduler(abc.ABC):
 
         :raises NoInformation: the scheduler did not answer
         """
+
+
+class NoRoom(Exception):
+    """A limit on the number of jobs is reached: nothing was submitted, and it can be later."""
 
 
 class NoInformation(Exception):

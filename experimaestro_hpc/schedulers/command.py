@@ -6,9 +6,12 @@ import collections
 import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from ..runtime.files import read_json, write_json
 from .base import NoInformation, Scheduler
 
 #: seconds; a busy controller answers late, a dead one never
@@ -87,6 +90,35 @@ class Commands:
             _abandon(process)
             raise NoInformation(f"{argv[0]} has not answered for {TIMEOUT:.0f} s") from error
         return Answer(process.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+class SharedText:
+    """What a command printed, for all who ask from this workspace, so that many who watch cost one query.
+
+    :param path: the file
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self, max_age: float) -> str | None:
+        """The text, if it was written at most ``max_age`` seconds ago."""
+        document = read_json(str(self.path)) if max_age else None
+        if document is None or not 0 <= time.time() - document["time"] <= max_age:
+            return None
+        text: str = document["text"]
+        return text
+
+    def write(self, text: str) -> None:
+        """Keep the text for others; when it cannot be, they ask themselves."""
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(str(self.path), {"time": time.time(), "text": text})
+
+    def forget(self) -> None:
+        """Something has changed: the text is of the past."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
 
 class CommandScheduler(Scheduler):

@@ -20,6 +20,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -29,7 +30,7 @@ from .base import NoInformation, Request, Scheduler, Status, Submission
 from .command import clean_environment
 
 #: what the runner reads of a script's directives
-_NUMBERS = ("cores", "gpus", "seconds", "slots", "gpu_slots")
+_NUMBERS = ("cores", "gpus", "seconds", "slots", "gpu_slots", "warning")
 
 
 class Folder(NamedTuple):
@@ -147,6 +148,7 @@ class Local(Scheduler):
             "cores": resources.cores,
             "gpus": resources.gpus or None,
             "seconds": resources.duration,
+            "warning": request.warning,
             **request.options,
         }
         return [f"#XPM {name}={value}" for name, value in wanted.items() if value is not None]
@@ -168,11 +170,14 @@ class Local(Scheduler):
         if gpus > there:
             what = f"{gpus} GPU{'s' if gpus > 1 else ''} asked for, and this machine has {there}"
             raise SubmissionError(what, where="local", hint="an alternative without: 'gpu & … | …'")
+        if submission.resources is not None and submission.resources.duration:
+            wishes["seconds"] = str(submission.resources.duration)
         natives = self._natives(submission)
         entry = {
             "jobs": dict(zip(natives, submission.directories)),
             "dependencies": list(submission.dependencies),
             "wishes": wishes,
+            "begin": time.time() + submission.delay,
             "environ": self.environ,
         }
         with self.folder.locked("queue.lock"):
@@ -185,7 +190,7 @@ class Local(Scheduler):
         self._wake()
         return natives
 
-    def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
+    def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
         if not native_ids:
             return {}
         # the journal after the queue: a job that ends in between is in both, never in neither

@@ -44,6 +44,8 @@ class Job:
     environ: dict[str, str]
     slots: int | None
     gpu_slots: int | None
+    begin: float = 0.0
+    warning: float | None = None
     pid: int = 0
     process: subprocess.Popen[bytes] | None = None
     devices: list[int] = field(default_factory=list)
@@ -128,6 +130,8 @@ class Runner:
                     environ=entry["environ"],
                     slots=int(wishes["slots"]) if "slots" in wishes else None,
                     gpu_slots=int(wishes["gpu_slots"]) if "gpu_slots" in wishes else None,
+                    begin=float(entry.get("begin", 0.0)),
+                    warning=float(wishes["warning"]) if "warning" in wishes else None,
                 )
             if not left:
                 path.unlink(missing_ok=True)
@@ -141,6 +145,9 @@ class Runner:
                 del self.running[job.native]
                 self._end(job, code, job.reason)
                 continue
+            if job.warning is not None and job.seconds is not None and now - job.started > job.seconds - job.warning:
+                job.warning = None
+                self._warn(job)
             if job.seconds is not None and job.kill_at is None and now - job.started > job.seconds:
                 self._kill(job, "timeout")
             elif job.kill_at is not None and now > job.kill_at:
@@ -168,7 +175,7 @@ class Runner:
             if any(self.ended.get(parent, 0) for parent in job.dependencies):
                 del self.waiting[job.native]
                 self._end(job, 1, "dependency")
-            elif not pending and self._fits(job):
+            elif not pending and job.begin <= time.time() and self._fits(job):
                 del self.waiting[job.native]
                 self._launch(job)
 
@@ -220,6 +227,13 @@ class Runner:
             return  # adopted, and gone: its pid may be somebody else's now
         with contextlib.suppress(ProcessLookupError):
             os.killpg(job.pid, number)  # its own process group: it was started as a session
+
+    @staticmethod
+    def _warn(job: Job) -> None:
+        """Tell the task, and it alone, that its time limit is near."""
+        if is_alive(job.pid, job.native):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(job.pid, signal.SIGUSR2)
 
     def _end(self, job: Job, code: int, reason: str) -> None:
         if job.process is not None:  # what the job left behind in its group

@@ -330,7 +330,7 @@ class Oar(CommandScheduler):
             raise SubmissionError(complaint(answer), where="oarsub")
         raise NoInformation(f"oarsub: {complaint(answer)}")
 
-    def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
+    def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
         statuses = {native: job_status(job) for native, job in self._latest(native_ids).items()}
         return {native: status for native, status in statuses.items() if status is not None}
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from ..errors import SubmissionError
-from ..resources import format_duration
-from .base import NoInformation, Request, Status, Submission
-from .command import CommandScheduler
+from ..resources import ResourceError, Resources, format_duration
+from .base import NoInformation, NoRoom, Request, Status, Submission
+from .command import Answer, Commands, CommandScheduler, SharedText
 
 #: ids on one command line; sites wrap sacct and limit its line
 _CHUNK = 500
@@ -38,6 +41,30 @@ _FOR_GOOD = (
     "unsupported",
     "must be",
     "too long",
+)
+#: sbatch said that there are enough jobs: later there is room
+_NO_ROOM = r"Submit(Job|Jobs)|MaxSubmit|MaxJobCount|temporarily unable to accept job"
+#: what is asked of sacct; the name last, since it is the only one that could hold a |
+ACCOUNTING = "JobID,State,ExitCode,NodeList,Reason,MaxRSS,TotalCPU,AllocTRES,JobName"
+#: what `jobs why` is told of a job that waits
+EXPLAINED = (
+    "JobState",
+    "Reason",
+    "Partition",
+    "QOS",
+    "Account",
+    "Priority",
+    "TimeLimit",
+    "SubmitTime",
+    "EligibleTime",
+    "StartTime",
+    "NumNodes",
+    "NumCPUs",
+    "ReqTRES",
+    "MinMemoryNode",
+    "TresPerNode",
+    "Dependency",
+    "Restarts",
 )
 #: what Slurm calls the ends of jobs, and what we call them
 _ENDS = {
@@ -106,14 +133,12 @@ def options_of(request: Request) -> dict[str, object]:
     options: dict[str, object] = {"job-name": _UNSAFE.sub("-", request.name)[:60], **request.options}
     if request.partition:
         options["partition"] = request.partition
-    if resources.duration:
-        options["time"] = format_duration(resources.duration)
     if resources.cores:
         options["cpus-per-task"] = resources.cores
     if resources.memory:
         for other in ("mem-per-cpu", "mem-per-gpu"):  # sbatch refuses them together
             options.pop(other, None)
-        options["mem"] = f"{-(-resources.memory // 1024**2)}M"
+    options.update(amounts(resources))
     if resources.nodes and resources.nodes > 1:
         options["nodes"] = resources.nodes
     if resources.tasks_per_node:
@@ -123,8 +148,20 @@ def options_of(request: Request) -> dict[str, object]:
         for other in ("gpus", "gpus-per-node", "gpus-per-task", "gres"):
             options.pop(other, None)
         options["gres"] = gpus
+    if request.warning and "signal" not in options:
+        options["signal"] = f"B:USR2@{request.warning}"
     log = "%a.log" if request.array else request.log.replace("%", "%%")
     return {**options, "output": log, "error": log, "open-mode": "append"}
+
+
+def amounts(resources: Resources) -> dict[str, str]:
+    """sbatch's options for the amounts that a later attempt may ask for anew."""
+    options = {}
+    if resources.duration:
+        options["time"] = format_duration(resources.duration)
+    if resources.memory:
+        options["mem"] = f"{-(-resources.memory // 1024**2)}M"
+    return options
 
 
 def parse_submitted(out: str) -> str | None:
@@ -166,15 +203,15 @@ def expand(native: str, wanted: Iterable[str]) -> list[str]:
 
 
 def parse_queue(out: str, wanted: Sequence[str]) -> dict[str, Status]:
-    """The jobs in what squeue printed with ``-o '%i|%T|%r|%N'``, of those in ``wanted``."""
+    """The jobs in what squeue printed with ``-o '%i|%T|%r|%N|%j'``, of those in ``wanted``."""
     found: dict[str, Status] = {}
     names = set(wanted)
     for line in out.splitlines():
-        fields = line.strip().split("|")
-        if len(fields) != 4:
+        fields = line.strip().split("|", 4)
+        if len(fields) != 5:
             continue
-        native, state, reason, host = fields
-        status = queue_status(state, reason, host)
+        native, state, reason, host, name = fields
+        status = replace(queue_status(state, reason, host), name=name)
         for one in expand(native, wanted):
             if one in names:
                 found[one] = status
@@ -196,18 +233,50 @@ def queue_status(state: str, reason: str, host: str) -> Status:
 
 
 def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
-    """The jobs in what sacct printed with ``-o JobID,State,ExitCode,NodeList,Reason --parsable2``, of ``wanted``."""
+    """The jobs in what sacct printed with ``-o ACCOUNTING --parsable2``, of ``wanted``; memory is that of steps."""
     found: dict[str, Status] = {}
+    largest: dict[str, int] = {}
     names = set(wanted)
     for line in out.splitlines():
-        fields = line.strip().split("|")
-        if len(fields) != 5 or fields[0] not in names:
+        fields = line.strip().split("|", 8)
+        native = fields[0].partition(".")[0]
+        if len(fields) != 9 or native not in names:
             continue
-        native, state, exit_code, host, reason = fields
-        status = ended_status(state, exit_code, host, reason)
+        _, state, exit_code, host, reason, memory, cpu, tres, name = fields
+        largest[native] = max(largest.get(native, 0), parse_size(memory))
+        status = ended_status(state, exit_code, host, reason) if native == fields[0] else None
         if status is not None:
-            found[native] = status
+            found[native] = replace(status, name=name, used=used_of(cpu, tres))
+    for native, status in found.items():
+        if largest[native]:
+            found[native] = replace(status, used={**status.used, "max_rss": largest[native]})
     return found
+
+
+def used_of(cpu: str, tres: str) -> dict[str, float | str]:
+    """What sacct says that a job used: ``TotalCPU`` (``1-02:03:04``, ``03:04.567``) and the GPUs in ``AllocTRES``."""
+    used: dict[str, float | str] = {}
+    clock = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", cpu)
+    if clock:
+        days, hours, minutes, seconds = clock.groups()
+        used["cpu"] = int(days or 0) * 86400 + int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
+    gpus = re.search(r"(?:^|,)gres/gpu=(\d+)", tres)
+    if gpus:
+        used["gpus"] = gpus.group(1)
+    return used
+
+
+def parse_size(text: str) -> int:
+    """The bytes in a size of sacct's: ``123K``, ``1.5M``, ``77``; 0 for none."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
+    return int(float(found.group(1)) * 1024 ** " KMGT".index(found.group(2) or " ")) if found else 0
+
+
+def parse_shown(out: str) -> dict[str, str]:
+    """The first job in what ``scontrol show job -o`` printed: the fields that say why it waits."""
+    line = next(iter(out.splitlines()), "")
+    found = dict(re.findall(r"(?:^| )(\w+)=(\S*)", line))
+    return {name: found[name] for name in EXPLAINED if found.get(name) not in (None, "", "(null)", "Unknown", "N/A")}
 
 
 def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status | None:
@@ -239,6 +308,28 @@ class Slurm(CommandScheduler):
     name = "slurm"
     command = "sbatch"
     arrays = True
+    corresponds = True
+
+    def __init__(self, workspace: str, commands: Commands | None = None) -> None:
+        super().__init__(workspace, commands)
+        self.cache = SharedText(Path(workspace, ".xpm", "slurm", "queue.json"))
+        self.has_accounting = True
+        self.unknown_states: set[str] = set()
+
+    @classmethod
+    def default_amounts(cls, options: Mapping[str, Any]) -> Resources:
+        duration, memory = options.get("time"), options.get("mem")
+        if isinstance(memory, int) or str(memory).isdigit():
+            memory = f"{memory}M"  # Slurm's own unit
+        try:
+            return Resources(duration=duration and str(duration), memory=memory and str(memory))
+        except ResourceError:
+            return Resources()  # sbatch will say what is wrong
+
+    def largest_array(self) -> int:
+        answer = self.commands.run(["scontrol", "show", "config"])
+        found = re.search(r"(?m)^MaxArraySize\s*=\s*(\d+)", answer.out)
+        return max(1, int(found.group(1))) if answer.code == 0 and found else super().largest_array()
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:
@@ -257,26 +348,44 @@ class Slurm(CommandScheduler):
         if "%" in submission.directory:  # Slurm looks for its patterns in the folder as well
             log = f"{submission.directory.replace('%', '%%')}/{'%a.log' if submission.indexes else 'slurm.log'}"
             argv += [f"--output={log}", f"--error={log}"]
-        if submission.dependencies:
-            argv.append(f"--dependency=afterok:{':'.join(submission.dependencies)}")
-            argv.append("--kill-on-invalid-dep=yes")
+        waits = [
+            f"{kind}:{':'.join(natives)}"
+            for kind, natives in (("afterok", submission.dependencies), ("aftercorr", submission.corresponding))
+            if natives
+        ]
+        if waits:
+            argv += [f"--dependency={','.join(waits)}", "--kill-on-invalid-dep=yes"]
+        if submission.resources is not None:
+            argv += [f"--{name}={value}" for name, value in amounts(submission.resources).items()]
+        if submission.delay:
+            argv.append(f"--begin=now+{round(submission.delay)}")
+        if submission.avoid:
+            argv.append(f"--exclude={','.join(submission.avoid)}")
         answer = self.commands.run([*argv, submission.script])
+        self.cache.forget()
         native = parse_submitted(answer.out) if answer.code == 0 else None
         if native is not None:
             return self._elements(native, submission)
         words = complaint(answer.err) or f"sbatch ended with exit status {answer.code}"
+        if answer.code and re.search(_NO_ROOM, words):
+            raise NoRoom(words)
         if answer.code and any(word in words.lower() for word in _FOR_GOOD):
             raise SubmissionError(words, where="sbatch")
         raise NoInformation(f"sbatch: {words}")
 
-    def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
+    def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
         if not native_ids:
             return {}
-        argv = ["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N"]
-        answer = self.commands.run(argv, extra={"SLURM_BITSTR_LEN": "0"})  # lists of elements are not cut short
-        if answer.code:
-            raise NoInformation(f"squeue: {answer.words}")
-        found = parse_queue(answer.out, native_ids)
+        out = self.cache.read(max_age)
+        if out is None:
+            argv = ["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N|%j"]
+            answer = self.commands.run(argv, extra={"SLURM_BITSTR_LEN": "0"})  # lists of elements are not cut short
+            if answer.code:
+                raise NoInformation(f"squeue: {answer.words}")
+            out = answer.out
+            self.cache.write(out)
+        found = parse_queue(out, native_ids)
+        self._note_unknown(out)
         vanished = [one for one in native_ids if one not in found or found[one].state == "ended"]
         for start in range(0, len(vanished), _CHUNK):
             for native, status in self._accounting(vanished[start : start + _CHUNK]).items():
@@ -286,15 +395,40 @@ class Slurm(CommandScheduler):
         return found
 
     def _accounting(self, native_ids: Sequence[str]) -> dict[str, Status]:
-        argv = ["sacct", "-n", "-X", "--parsable2", "-o", "JobID,State,ExitCode,NodeList,Reason"]
-        answer = self.commands.run([*argv, "-j", ",".join(native_ids)])
-        return {} if answer.code else parse_accounting(answer.out, native_ids)  # sites without sacct: unknown
+        if not self.has_accounting:
+            return {}
+        argv = ["sacct", "-n", "--parsable2", "-o", ACCOUNTING, "-j", ",".join(native_ids)]
+        try:
+            answer = self.commands.run(argv)
+        except NoInformation as error:
+            answer = Answer(1, "", str(error))
+        if answer.code == 0:
+            return parse_accounting(answer.out, native_ids)
+        if "disabled" in answer.err or shutil.which("sacct") is None:
+            self.has_accounting = False
+            self.notes.append("no accounting here (sacct): how killed jobs ended is known from squeue alone")
+        return {}  # no information, and squeue and the markers have theirs
+
+    def _note_unknown(self, out: str) -> None:
+        """Tell once of a state that this version does not know; jobs in it are watched on."""
+        for line in out.splitlines():
+            state = line.split("|")[1] if line.count("|") >= 4 else "RUNNING"
+            if state not in _LIVE and state not in _ENDS and state not in self.unknown_states:
+                self.unknown_states.add(state)
+                self.notes.append(f"squeue reports {state!r}, which is not known here: such jobs count as running")
+
+    def explain(self, native_id: str) -> dict[str, str]:
+        answer = self.commands.run(["scontrol", "show", "job", "-o", native_id])
+        if answer.code:
+            raise NoInformation(f"scontrol: {answer.words}")
+        return parse_shown(answer.out)
 
     def cancel(self, native_ids: Sequence[str]) -> None:
         for start in range(0, len(native_ids), _CHUNK):
             answer = self.commands.run(["scancel", "--quiet", *native_ids[start : start + _CHUNK]])
             if answer.code and "Invalid job id" not in answer.err:
                 raise NoInformation(f"scancel: {answer.words}")
+        self.cache.forget()
 
     def find(self, submission: Submission) -> list[str] | None:
         """By comment in squeue, then by name in sacct, which may lag: a job just accepted is in squeue."""

@@ -1,0 +1,65 @@
+"""A resumable task that is told to stop, or stops itself, and goes on later. In: signals. Out: a new start of the job.
+
+Loaded only for resumable tasks. A warning before the time limit (SIGUSR2) and an end (SIGTERM) become a
+:class:`GracefulTimeout` in the task, which may save its state then.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+from ..config.objects import GracefulTimeout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import FrameType
+    from typing import Any
+
+#: seconds to wait for the end that a requeued job is given
+END_PATIENCE = 120.0
+
+
+class Ended(GracefulTimeout):
+    """The scheduler ends the job: it is preempted, or cancelled. It knows which, and what becomes of it."""
+
+
+def listen() -> None:
+    """From now on signals reach the task as exceptions."""
+    signal.signal(signal.SIGUSR2, _warned)
+    signal.signal(signal.SIGTERM, _ended)
+
+
+def _warned(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # once is enough
+    raise GracefulTimeout("its time limit is near")
+
+
+def _ended(_number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Ended("the scheduler ends it")
+
+
+def start_again(environ: Mapping[str, str], record: Mapping[str, Any]) -> bool:
+    """Ask the scheduler to start this job again under its own id; False when it cannot be, or need not be.
+
+    Other jobs that wait for this one go on waiting, without anybody's help.
+    """
+    native = environ.get("SLURM_JOB_ID")
+    times = (record.get("retry") or {}).get("timeout", {"times": 0})["times"]
+    earlier = sum(one.get("reason") == "timeout" for one in record.get("attempts") or ())
+    if not native or (times is not None and earlier + int(environ.get("SLURM_RESTART_COUNT") or 0) >= times):
+        return False
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        asked = subprocess.run(["scontrol", "requeue", native], stdin=subprocess.DEVNULL, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"xpm-hpc: the job cannot be started again: {error}", file=sys.stderr)
+        return False
+    if asked.returncode:
+        return False
+    time.sleep(END_PATIENCE)
+    return True
