@@ -72,7 +72,7 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     if os.environ.get("CUDA_VISIBLE_DEVICES"):
         start["gpus"] = os.environ["CUDA_VISIBLE_DEVICES"]
     if restarts:
-        _note_restart(record, os.path.join(directory, "progress.json"))
+        _note_restart(record, directory)
     began = time.monotonic()
     os.environ["XPM_HPC_JOB"] = job
     _remove(stem + ".failed")
@@ -124,11 +124,17 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     return code
 
 
-def _note_restart(record: dict[str, Any], progress_file: str) -> None:
+def _note_restart(record: dict[str, Any], directory: str) -> None:
     """The scheduler has started the same job again: what is known of the start before is kept."""
-    before = read_json(progress_file) or {}
+    before = read_json(os.path.join(directory, "progress.json"))
+    if before is None or not record:
+        return
     known = {key: before[key] for key in ("attempt", "started", "host", "native_id", "gpus") if key in before}
     record["attempts"] = [*(record.get("attempts") or ()), {**known, "ended": before.get("updated"), "requeued": True}]
+    try:
+        write_json(os.path.join(directory, "job.json"), record)
+    except OSError:
+        pass  # the disk is full: it is written again at the end
 
 
 def _stopped(stop: GracefulTimeout, record: dict[str, Any]) -> dict[str, Any]:
