@@ -35,6 +35,7 @@ OPERATIONS = (
     "explain",
     "dependents",
     "cancel",
+    "retry",
     "fetch",
     "manifest",
     "read",
@@ -229,6 +230,16 @@ class Service:
             held = [job for job in jobs if job not in live and states[job]["state"] == "waiting"]
             Sender(self.layout, self.scheduler, self.watcher, {}).refuse(held, "cancelled", "cancelled before it ran")
         return {"cancelled": [*held, *waiting_first]}
+
+    def retry(self, jobs: Sequence[str]) -> dict[str, Any]:
+        """Submit jobs that failed again, with the jobs that failed for them."""
+        failed_for_it = [
+            job
+            for job in self.dependents(jobs)["jobs"][::-1]
+            if (self.layout.marker(job) or {}).get("reason") == "dependency"
+        ]
+        wanted = [*jobs, *failed_for_it]
+        return {"jobs": wanted, "problems": self.tender.start_again(wanted)}
 
     def dependents(self, jobs: Sequence[str]) -> dict[str, Any]:
         """The jobs of this workspace that need any of ``jobs``, directly or not, those farthest down first."""

@@ -63,6 +63,25 @@ class Tender:
         self.watcher.forget(again)
         return {**changed, **self.watcher.states(again)}
 
+    def start_again(self, jobs: list[str]) -> dict[str, str]:
+        """New attempts of jobs that failed, whatever their policy; returns what is in the way, by job id.
+
+        :param jobs: parents before children
+        """
+        with submission_lock(self.layout):
+            self.watcher.forget(jobs)
+            states = self.watcher.states(jobs)
+            parents = {one for job in jobs for one in self.layout.record(job).get("parents", ())}
+            states.update(self.watcher.states(parents - states.keys()))
+            sender = Sender(self.layout, self.scheduler, self.watcher, states)
+            for job in jobs:
+                if states[job]["state"] == "failed":
+                    asked = Resources.from_json(self.layout.record(job).get("asked") or {})
+                    self._start(job, Attempt(asked, 0.0, False), states[job], sender)
+                    states[job] = {"state": "queued"}
+        self.watcher.forget(jobs)
+        return {**sender.refused, **sender.held, **sender.unknown}
+
     def _open(self, jobs: Iterable[str]) -> list[Receipt]:
         """The receipts of these jobs that are held or without an answer, as last read."""
         tokens = dict.fromkeys(self.watcher.records.get(job, {}).get("batch") for job in jobs)

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..driver.monitor import LAST_LINES, duration, first_line, last_lines, short
-from ..driver.refresh import by_launcher, look, refresh, session_of
+from ..driver.refresh import by_launcher, forget_ends, look, refresh, session_of
 from ..driver.session import Session
 from ..errors import WorkspaceError, XpmError
 from ..schedulers.base import STATES
@@ -220,16 +220,70 @@ def _read_log(session: Session, job: str, stream: str, offset: int) -> tuple[byt
     return b"".join(pieces), answer
 
 
+@command.command(name="why")
+@ids_argument
+@workdir_option
+@json_option
+def why_(ids: Sequence[str], workdir: str | None, as_json: bool) -> int:
+    """Say why jobs wait, or failed, and what to do."""
+    from ..driver.why import why  # for this command only
+
+    root = find_workspace(workdir)
+    views = resolve(load_jobs(root), ids)
+    found = []
+    for launcher, mine in by_launcher(views).items():
+        with session_of(root, launcher) as session:
+            known = session.client.call("explain", jobs=[one["id"] for one in mine])
+        for job, of in known.items():
+            found.append({"id": job, **of["state"], **why(job, of)._asdict(), "scheduler_says": of["words"]})
+    if as_json:
+        print_json(found)
+    for one in [] if as_json else found:
+        print(f"{short(one['id'])} is {one['state']}: {one['sentence']}")
+        if one["advice"]:
+            print(f"  {one['advice']}")
+    return 0
+
+
+@command.command(name="retry")
+@ids_argument
+@workdir_option
+def retry(ids: Sequence[str], workdir: str | None) -> int:
+    """Submit failed jobs again as they were, with those that failed for them."""
+    root = find_workspace(workdir)
+    every = load_jobs(root)
+    views = resolve(every, ids)
+    for one in views:
+        if one["state"] != "failed":
+            raise WorkspaceError(f"{short(one['id'])} is {one['state']}, and only failed jobs can be tried again")
+    status = 0
+    for launcher, mine in by_launcher(views).items():
+        with session_of(root, launcher) as session:
+            answer = session.client.call("retry", jobs=[one["id"] for one in mine])
+            forget_ends(session, answer["jobs"])
+        for job in answer["jobs"]:
+            problem = answer["problems"].get(job)
+            print(f"{short(job)} " + (f"was not submitted: {problem}" if problem else "is submitted again"))
+            status = 1 if problem else status
+    return status
+
+
 @command.command(name="kill")
 @ids_argument
 @workdir_option
 def kill(ids: Sequence[str], workdir: str | None) -> int:
-    """End jobs that wait or run."""
+    """End jobs that wait or run, and those that need them."""
     root = find_workspace(workdir)
-    views = resolve(load_jobs(root), ids)
+    every = load_jobs(root)
+    views = resolve(every, ids)
     for launcher, mine in by_launcher(views).items():
         with session_of(root, launcher) as session:
-            session.client.call("cancel", jobs=[one["id"] for one in mine])
+            wanted = [one["id"] for one in mine]
+            children = session.client.call("dependents", jobs=wanted)["jobs"]
+            mine = [*mine, *(one for one in every if one["id"] in children and one["state"] not in FINAL)]
+            views += [one for one in mine if one not in views]
+            # children first: of a parent that is gone from its queue some schedulers say that it ended well
+            session.client.call("cancel", jobs=[*children, *wanted])
             deadline = time.monotonic() + KILL_PATIENCE
             look(session, mine)
             while any(one["state"] not in (*FINAL, "unscheduled") for one in mine) and time.monotonic() < deadline:

@@ -56,6 +56,16 @@ def refresh(root: Path, views: Iterable[View]) -> list[XpmError]:
     return problems
 
 
+def forget_ends(session: Session, jobs: Iterable[str]) -> None:
+    """Remove what earlier attempts of jobs that are submitted again have left on this machine."""
+    if session.is_here:
+        return
+    for job in jobs:
+        for ending in ("done", "failed"):
+            Path(f"{session.layout.stem(job)}.{ending}").unlink(missing_ok=True)
+        (session.layout.job(job) / "progress.json").unlink(missing_ok=True)
+
+
 def look(session: Session, views: list[View]) -> None:
     """Ask one launcher about jobs, and bring back the files of those that have ended.
 

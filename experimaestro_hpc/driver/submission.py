@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ..agent.adopt import adopt
@@ -18,6 +17,7 @@ from .jobs import Job, JobMaker
 from .mirror import pack, pull, write_here
 from .monitor import Monitor, short
 from .plan import Plan, make_plan, with_done_here
+from .refresh import forget_ends
 from .session import Session
 
 
@@ -85,10 +85,7 @@ class Submission:
             write_here(session, {name: text for name, text in own.items() if not name.startswith(tuple(attached))})
             for job, native in answer["natives"].items():
                 self._note_native(job, native)
-                # what an earlier attempt has left here
-                for ending in ("done", "failed"):
-                    Path(f"{session.layout.stem(job)}.{ending}").unlink(missing_ok=True)
-                (session.layout.job(job) / "progress.json").unlink(missing_ok=True)
+            forget_ends(session, [job for later in ("natives", "held", "unknown") for job in answer[later]])
         for later, what in (("unknown", "without an answer"), ("held", "not submitted yet")):
             if answer[later]:
                 words = next(iter(answer[later].values()))
