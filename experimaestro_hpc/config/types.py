@@ -6,8 +6,6 @@ int stands for a float.
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import os
 import sys
 import typing
@@ -82,6 +80,8 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
     parameters = fields_of(cls)
     for name in values:
         if name not in parameters:
+            import difflib  # takes longer to load than a thousand objects to make
+
             near = difflib.get_close_matches(name, parameters, 1)
             raise ParameterError(
                 f"{cls.__qualname__} has no parameter {name!r}",
@@ -187,13 +187,11 @@ def configs_in(value: Any) -> list[Configured]:
 
 def _annotations(cls: type) -> dict[str, Any]:
     """The annotations of the class itself, as written."""
-    if sys.version_info < (3, 10):
-        return dict(vars(cls).get("__annotations__", {}))
     if sys.version_info >= (3, 14):  # evaluated only now; a name that is unknown still becomes a ForwardRef
         import annotationlib
 
         return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
-    return inspect.get_annotations(cls)
+    return dict(vars(cls).get("__annotations__", {}))
 
 
 def _declared(cls: type, name: str, annotation: Any) -> Any:
