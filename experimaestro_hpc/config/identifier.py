@@ -10,12 +10,12 @@ from __future__ import annotations
 import enum
 import hashlib
 import struct
-from pathlib import PurePath
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, Callable, Optional
 
 from .declare import MISSING, Configured, JobPath, State
 from .objects import type_name
-from .types import Parameter, configs_in, fields_of, parts_of, walk
+from .types import configs_in, fields_of, parts_of, walk
 
 _SCHEMA = b"xpm-hpc identifier 1"
 
@@ -54,26 +54,55 @@ def _is_known(config: Configured) -> bool:
 
 
 def _digest(config: Configured, digests: dict[int, str]) -> str:
+    own = config.__dict__
     pieces = [_chunk(b"t", type_name(type(config)).encode("utf-8", "surrogatepass"))]
-    for name, parameter in sorted(fields_of(type(config)).items()):
-        value = config.__dict__[name]
-        if _is_meta(value, parameter.kind == "meta"):
+    for name, start, default, factory, is_meta in _counting(type(config)):
+        value = own[name]
+        if is_meta and not _counts_anyway(value):
             continue
-        encoded = _encode(value, digests)
-        if parameter.kind == "constant" or not _is_default(parameter, encoded, digests):
-            pieces.append(_chunk(b"k", name.encode()) + encoded)
-    state: State = config.__dict__["__xpm__"]
+        write = _WRITERS.get(type(value))
+        encoded = write(value, digests) if write is not None else _encode(value, digests)
+        if encoded and encoded != (default if factory is None else _written(factory())):
+            pieces += (start, encoded)
+    state: State = own["__xpm__"]
     if state.source is not None:
         pieces.append(_chunk(b"o", bytes.fromhex(_digest_of(state.source, digests))))
     if state.init_tasks:
-        pieces.append(_chunk(b"x", b"".join(_encode(one, digests) for one in state.init_tasks)))
+        pieces.append(_chunk(b"x", b"".join([_encode(one, digests) for one in state.init_tasks])))
     return hashlib.sha256(_SCHEMA + _chunk(b"c", b"".join(pieces))).hexdigest()
 
 
-def _is_meta(value: Any, otherwise: bool) -> bool:
-    """Whether a value does not count: an object may say so itself."""
-    flag = value.__dict__["__xpm__"].is_meta if isinstance(value, Configured) else None
-    return otherwise if flag is None else bool(flag)
+def _counts_anyway(value: Any) -> bool:
+    """Whether an object says that it counts, even as a ``Meta`` parameter."""
+    return isinstance(value, Configured) and value.__dict__["__xpm__"].is_meta is False
+
+
+#: a parameter: its name, the chunk of it, how its default is written (empty: there is none that is left out), what
+#: makes the default anew each time, and whether it counts only for objects that say so
+_Counted = tuple[str, bytes, bytes, Optional[Callable[[], Any]], bool]
+
+
+def _counting(cls: type) -> list[_Counted]:
+    """The parameters of a class as far as they count, in order; worked out once for each class."""
+    known: list[_Counted] | None = cls.__dict__.get("__xpm_counting__")
+    if known is not None:
+        return known
+    found: list[_Counted] = []
+    for name, parameter in sorted(fields_of(cls).items()):
+        left_out = parameter.kind == "param" and parameter.ignore_default
+        factory = parameter.default_factory if left_out else None
+        default = parameter.default if left_out and factory is None else MISSING
+        written = b"" if default is MISSING else _written(default)
+        found.append((name, _chunk(b"k", name.encode()), written, factory, parameter.kind == "meta"))
+    cls.__xpm_counting__ = found  # type: ignore[attr-defined]
+    return found
+
+
+def _written(default: Any) -> bytes:
+    """A default as its value would be written; nothing for none."""
+    if default is MISSING:
+        return b""
+    return _encode(default, {id(part): identifier(part) for part in configs_in(default)})
 
 
 def _digest_of(part: Configured, digests: dict[int, str]) -> str:
@@ -81,54 +110,86 @@ def _digest_of(part: Configured, digests: dict[int, str]) -> str:
     return known or digests[id(part)]
 
 
-def _is_default(parameter: Parameter, encoded: bytes, digests: dict[int, str]) -> bool:
-    """Whether a value is written as the parameter's default is, and so does not count."""
-    default = parameter.make_default() if parameter.ignore_default else MISSING
-    if default is MISSING:
-        return False
-    for part in configs_in(default):
-        digests[id(part)] = identifier(part)
-    return encoded == _encode(default, digests)
-
-
 def _encode(value: Any, digests: dict[int, str]) -> bytes:
-    if value is None:
-        return _chunk(b"n", b"")
-    if isinstance(value, Configured):
-        return _chunk(b"c", bytes.fromhex(_digest_of(value, digests)))
-    if isinstance(value, enum.Enum):
-        cls = type(value)
-        return _chunk(b"e", _chunk(b"s", type_name(cls).encode()) + _chunk(b"s", value.name.encode()))
-    if isinstance(value, bool):
-        return _chunk(b"b", b"1" if value else b"0")
-    if isinstance(value, int):
-        return _chunk(b"i", b"%x" % value)  # hexadecimal: no limit on digits
-    if isinstance(value, float):
-        return _chunk(b"f", _float(value))
-    if isinstance(value, str):
-        return _chunk(b"s", value.encode("utf-8", "surrogatepass"))
-    if isinstance(value, (PurePath, JobPath)):
-        text = value.name if isinstance(value, JobPath) else str(value)
-        tag = b"j" if isinstance(value, JobPath) else b"p"
-        return _chunk(tag, text.encode("utf-8", "surrogatepass"))
-    if isinstance(value, list):
-        return _chunk(b"l", b"".join(_encode(item, digests) for item in value if not _is_meta(item, False)))
-    if isinstance(value, tuple):
-        return _chunk(b"u", b"".join(_encode(item, digests) for item in value if not _is_meta(item, False)))
-    if isinstance(value, (set, frozenset)):
-        return _chunk(b"z", b"".join(sorted(_encode(item, digests) for item in value if not _is_meta(item, False))))
-    if isinstance(value, dict):
-        counted = [(key, item) for key, item in value.items() if not _is_meta(item, False)]
-        pairs = sorted((_encode(key, digests), _encode(item, digests)) for key, item in counted)
-        return _chunk(b"d", b"".join(key + item for key, item in pairs))
-    raise AssertionError(f"unchecked value: {value!r}")
+    write = _WRITERS.get(type(value))
+    if write is None:  # a class derived from one of them; the first that fits
+        write = next((write for kind, write in _WRITERS.items() if isinstance(value, kind)), None)
+    assert write is not None, f"unchecked value: {value!r}"
+    return write(value, digests)
 
 
-def _float(value: float) -> bytes:
+def _object(value: Configured, digests: dict[int, str]) -> bytes:
+    """Nothing for an object that says that it does not count: neither does its place in a list."""
+    if value.__dict__["__xpm__"].is_meta:
+        return b""
+    return _chunk(b"c", bytes.fromhex(_digest_of(value, digests)))
+
+
+def _member(value: enum.Enum, _digests: object) -> bytes:
+    return _chunk(b"e", _chunk(b"s", type_name(type(value)).encode()) + _chunk(b"s", value.name.encode()))
+
+
+def _int(value: int, _digests: object) -> bytes:
+    return _chunk(b"i", b"%x" % value)  # hexadecimal: no limit on digits
+
+
+def _float(value: float, _digests: object) -> bytes:
     if value != value:
-        return b"nan"  # one, whatever its bits
-    return struct.pack(">d", value + 0.0)  # + 0.0 makes -0.0 and 0.0, which are equal, one
+        return _chunk(b"f", b"nan")  # one, whatever its bits
+    return _chunk(b"f", struct.pack(">d", value + 0.0))  # + 0.0 makes -0.0 and 0.0, which are equal, one
+
+
+def _str(value: str, _digests: object) -> bytes:
+    return _chunk(b"s", value.encode("utf-8", "surrogatepass"))
+
+
+def _path(value: PurePath, _digests: object) -> bytes:
+    return _chunk(b"p", str(value).encode("utf-8", "surrogatepass"))
+
+
+def _job_path(value: JobPath, _digests: object) -> bytes:
+    return _chunk(b"j", value.name.encode("utf-8", "surrogatepass"))
+
+
+def _list(value: list[Any], digests: dict[int, str]) -> bytes:
+    return _chunk(b"l", b"".join([_encode(item, digests) for item in value]))
+
+
+def _tuple(value: tuple[Any, ...], digests: dict[int, str]) -> bytes:
+    return _chunk(b"u", b"".join([_encode(item, digests) for item in value]))
+
+
+def _set(value: frozenset[Any], digests: dict[int, str]) -> bytes:
+    return _chunk(b"z", b"".join(sorted([_encode(item, digests) for item in value])))
+
+
+def _dict(value: dict[Any, Any], digests: dict[int, str]) -> bytes:
+    pairs = sorted([(_encode(key, digests), _encode(item, digests)) for key, item in value.items()])
+    return _chunk(b"d", b"".join([part for pair in pairs if pair[1] for part in pair]))
 
 
 def _chunk(tag: bytes, content: bytes) -> bytes:
     return tag + len(content).to_bytes(8, "big") + content
+
+
+_NONE = _chunk(b"n", b"")
+_BOOLS = {value: _chunk(b"b", b"1" if value else b"0") for value in (True, False)}
+
+#: in this order: a bool is an int too, and a member of an enum may be a str
+_WRITERS: dict[type, Callable[[Any, Any], bytes]] = {
+    Configured: _object,
+    enum.Enum: _member,
+    type(None): lambda _value, _digests: _NONE,
+    bool: lambda value, _digests: _BOOLS[value],
+    int: _int,
+    float: _float,
+    str: _str,
+    type(Path()): _path,
+    PurePath: _path,
+    JobPath: _job_path,
+    list: _list,
+    tuple: _tuple,
+    set: _set,
+    frozenset: _set,
+    dict: _dict,
+}

@@ -6,26 +6,20 @@ int stands for a float.
 
 from __future__ import annotations
 
-import collections.abc
-import difflib
-import enum
-import inspect
 import os
 import sys
-import types
 import typing
 import warnings
 from collections.abc import Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
 from ..errors import ParameterError
 from . import declare
-from .declare import MISSING, Configured, Deferred, Deprecated, Field, JobPath, State
+from .checks import LEAVES, Check, Mismatch, checker, evaluate, short, shown_class
+from .declare import MISSING, Configured, Deferred, Deprecated, Field, State
 from .objects import LightweightTask
 
-_NONE = type(None)
-_UNION_TYPES = (typing.Union, getattr(types, "UnionType", typing.Union))
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
 
@@ -39,6 +33,7 @@ class Parameter(NamedTuple):
     default_factory: Callable[[], Any] | None
     ignore_default: bool
     owner: type  # the class that declares it
+    check: Check  # gives a value as it is stored
 
     def make_default(self) -> Any:
         """The default value, or ``MISSING``."""
@@ -67,9 +62,9 @@ def fields_of(cls: type) -> dict[str, Parameter]:
                 found[name] = found[name]._replace(default=value, default_factory=None)
     for parameter in found.values():
         if parameter.kind == "constant" and parameter.make_default() is MISSING:
-            raise ParameterError(f"constant {parameter.name!r} has no value", where=_class(cls))
+            raise ParameterError(f"constant {parameter.name!r} has no value", where=shown_class(cls))
         if parameter.default is not MISSING:
-            default = _check(cls, parameter, parameter.default, where=_class(cls))
+            default = _check(cls, parameter, parameter.default, where=shown_class(cls))
             found[parameter.name] = parameter._replace(default=default)
             for shared in configs_in(default):  # by all objects of the class: a change of one would change all
                 for part in walk(shared):
@@ -94,6 +89,8 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
             if isinstance(replaced, Deprecated):
                 old.append((replaced, values[name]))
                 continue
+            import difflib  # takes longer to load than a thousand objects to make
+
             near = difflib.get_close_matches(name, parameters, 1)
             raise ParameterError(
                 f"{cls.__qualname__} has no parameter {name!r}",
@@ -133,7 +130,7 @@ def _warn_of(cls: type, parameters: dict[str, Parameter]) -> None:
     if parameters != fields_of(replacement):
         raise ParameterError(
             f"{cls.__qualname__} is deprecated and has parameters of its own",
-            where=_class(cls),
+            where=shown_class(cls),
             hint=f"leave its body empty, and give {replacement.__qualname__} deprecated parameters where they differ",
         )
     _warn(f"{cls.__qualname__} is deprecated: use {replacement.__qualname__}")
@@ -155,7 +152,7 @@ def set_init_tasks(task: Configured, init_tasks: Any) -> None:
     for one in wanted:
         if not isinstance(one, LightweightTask):
             raise ParameterError(
-                f"an init task must be a LightweightTask, not {_short(one)} ({type(one).__name__})", where=_caller()
+                f"an init task must be a LightweightTask, not {short(one)} ({type(one).__name__})", where=_caller()
             )
     if state.sealed and [id(one) for one in wanted] != [id(one) for one in state.init_tasks]:
         raise ParameterError(f"{type(task).__qualname__} was submitted with other init tasks", where=_caller())
@@ -168,7 +165,7 @@ def set_meta(config: Configured, flag: bool | None) -> None:
     :raises ParameterError: the object was submitted, or what is given is none
     """
     if not isinstance(config, Configured):
-        raise ParameterError(f"{_short(config)} has no parameters", where=_caller())
+        raise ParameterError(f"{short(config)} has no parameters", where=_caller())
     state: State = config.__dict__["__xpm__"]
     if state.sealed and flag is not state.is_meta:
         raise ParameterError(f"{type(config).__qualname__} was submitted and cannot change", where=_caller())
@@ -242,7 +239,8 @@ def values_of(config: Configured) -> dict[str, Any]:
 def parts_of(config: Configured) -> list[Configured]:
     """The objects directly inside ``config``: in its parameters, and the task that makes it."""
     found: list[Configured] = []
-    todo = list(values_of(config).values())
+    own = config.__dict__
+    todo = [value for name in fields_of(type(config)) if type(value := own[name]) not in LEAVES]
     while todo:
         value = todo.pop()
         if isinstance(value, Configured):
@@ -272,9 +270,11 @@ def configs_in(value: Any) -> list[Configured]:
 
 def _annotations(cls: type) -> dict[str, Any]:
     """The annotations of the class itself, as written."""
-    if sys.version_info < (3, 10):
-        return dict(vars(cls).get("__annotations__", {}))
-    return inspect.get_annotations(cls)
+    if sys.version_info >= (3, 14):  # evaluated only now; a name that is unknown still becomes a ForwardRef
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return dict(vars(cls).get("__annotations__", {}))
 
 
 def _declared(cls: type, name: str, annotation: Any) -> Any:
@@ -283,27 +283,14 @@ def _declared(cls: type, name: str, annotation: Any) -> Any:
         if "[" not in annotation:
             return None
         try:
-            annotation = _evaluate(cls, name, annotation)
+            annotation = evaluate(cls, name, annotation)
         except ParameterError:  # somebody else's, unless it looks like ours: Param may be imported by another name
             if any(kind in annotation for kind in ("Param", "Meta", "Constant")):
                 raise
             return None
+        if isinstance(annotation, str):  # in quotes, below from __future__ import annotations
+            return _declared(cls, name, annotation)
     return annotation if isinstance(annotation, declare.Declared) else None  # type: ignore[attr-defined]
-
-
-def _evaluate(cls: type, name: str, text: str) -> Any:
-    """The object that a string annotation stands for."""
-    module = sys.modules.get(cls.__module__)
-    namespace = dict(vars(module)) if module is not None else {}
-    namespace.setdefault(cls.__name__, cls)
-    try:
-        return eval(text, namespace, dict(vars(cls)))  # noqa: S307 - the user's own source code
-    except Exception as error:
-        raise ParameterError(
-            f"the type of {name!r} cannot be understood: {text} ({error})",
-            where=_class(cls),
-            hint="the names in it must exist in the class's module",
-        ) from error
 
 
 def _given(cls: type, name: str) -> Any:
@@ -315,151 +302,29 @@ def _given(cls: type, name: str) -> Any:
 def _parameter(cls: type, name: str, declared: Any) -> Parameter:
     given = _given(cls, name)
     wanted = declared.type
-    if isinstance(wanted, str):
-        wanted = _evaluate(cls, name, wanted)
-    if isinstance(given, Field):
-        return Parameter(name, declared.kind, wanted, given.default, given.default_factory, given.ignore_default, cls)
-    return Parameter(name, declared.kind, wanted, given, None, True, cls)
+    if isinstance(wanted, (str, typing.ForwardRef)):
+        wanted = evaluate(cls, name, wanted)
+    if not isinstance(given, Field):
+        given = Field(given, None, True)
+    made = (given.default, given.default_factory, given.ignore_default)
+    return Parameter(name, declared.kind, wanted, *made, cls, checker(wanted, cls))
 
 
 def _check(cls: type, parameter: Parameter, value: Any, where: str = "") -> Any:
     try:
-        return convert(parameter.type, value, parameter.owner)
+        return parameter.check(value)
     except RecursionError:
         raise ParameterError(
             f"the value of {cls.__qualname__}.{parameter.name} holds itself, or is nested too deeply",
             where=where or _caller(),
         ) from None
-    except _Mismatch as mismatch:
+    except Mismatch as mismatch:
         inner = f"; {mismatch}" if str(mismatch) else ""
         raise ParameterError(
             f"{cls.__qualname__}.{parameter.name} must be {_text(parameter.type)},"
-            f" not {_short(value)} ({type(value).__name__}){inner}",
+            f" not {short(value)} ({type(value).__name__}){inner}",
             where=where or _caller(),
         ) from None
-
-
-class _Mismatch(Exception):
-    """A value is not of a type; the text says where inside it."""
-
-
-def convert(wanted: Any, value: Any, cls: type) -> Any:
-    """``value`` as a ``wanted``; containers are copied, so that later changes to them do not reach the object."""
-    if isinstance(wanted, typing.ForwardRef):
-        wanted = _evaluate(cls, "a part", wanted.__forward_arg__)
-    elif isinstance(wanted, str):
-        wanted = _evaluate(cls, "a part", wanted)
-    if wanted is Any:
-        return _plain(value)
-    if wanted is None or wanted is _NONE:
-        return _require(value is None, value)
-    origin = typing.get_origin(wanted)
-    arguments = typing.get_args(wanted)
-    if origin in _UNION_TYPES:
-        return _union(arguments, value, cls)
-    if origin is typing.Literal:
-        return _require(any(type(one) is type(value) and one == value for one in arguments), value)
-    if origin is not None:
-        if isinstance(origin, type) and issubclass(origin, Configured):
-            return _require(isinstance(value, origin), value)
-        return _container(origin, arguments, value, cls)
-    if isinstance(wanted, typing.TypeVar):
-        return _plain(value)
-    if wanted in (list, set, dict, tuple, frozenset):
-        return _container(wanted, (), value, cls)
-    if wanted is float:
-        ok = isinstance(value, (int, float)) and not isinstance(value, bool)
-        try:
-            return float(_require(ok, value))
-        except OverflowError:
-            raise _Mismatch("the number is too large for a float") from None
-    if wanted is int:
-        return int(_require(isinstance(value, int) and not isinstance(value, (bool, enum.Enum)), value))
-    if wanted is Path or wanted is PurePath:
-        if isinstance(value, JobPath):
-            return value
-        return Path(_require(isinstance(value, PurePath), value))
-    if wanted is str:
-        return str(_require(isinstance(value, str) and not isinstance(value, enum.Enum), value))
-    if isinstance(wanted, type):
-        if issubclass(wanted, enum.Enum):
-            return _member(_require(isinstance(value, wanted), value))
-        if wanted is bool or issubclass(wanted, Configured):
-            return _require(isinstance(value, wanted), value)
-        raise _Mismatch("this type cannot be a parameter")
-    raise _Mismatch("this type cannot be a parameter")
-
-
-def _require(ok: bool, value: Any) -> Any:
-    if not ok:
-        raise _Mismatch
-    return value
-
-
-def _union(arguments: tuple[Any, ...], value: Any, cls: type) -> Any:
-    exact = [one for one in arguments if one is type(value)]
-    for one in [*exact, *arguments]:
-        try:
-            return convert(one, value, cls)
-        except _Mismatch:
-            continue
-    raise _Mismatch
-
-
-def _container(origin: Any, arguments: tuple[Any, ...], value: Any, cls: type) -> Any:
-    def inside(position: Any, wanted: Any, item: Any) -> Any:
-        try:
-            return convert(wanted, item, cls)
-        except _Mismatch as mismatch:
-            deeper = f"{mismatch}" if str(mismatch) else f"not {_short(item)} ({type(item).__name__})"
-            raise _Mismatch(f"at {position}: {deeper}") from None
-
-    if origin in (list, collections.abc.Sequence):
-        wanted = arguments[0] if arguments else Any
-        _require(isinstance(value, list) or (origin is not list and isinstance(value, tuple)), value)
-        return [inside(position, wanted, item) for position, item in enumerate(value)]
-    if origin in (set, frozenset, collections.abc.Set):
-        wanted = arguments[0] if arguments else Any
-        _require(isinstance(value, (set, frozenset)), value)
-        found = {inside("an element", wanted, item) for item in value}
-        return found if origin is set or (origin is not frozenset and isinstance(value, set)) else frozenset(found)
-    if origin in (dict, collections.abc.Mapping):
-        key_type, value_type = arguments or (Any, Any)
-        _require(isinstance(value, dict), value)
-        return {
-            inside(f"key {_short(key)}", key_type, key): inside(f"[{_short(key)}]", value_type, item)
-            for key, item in value.items()
-        }
-    if origin is tuple:
-        _require(isinstance(value, tuple), value)
-        if not arguments:
-            arguments = (Any, ...)
-        if len(arguments) == 2 and arguments[1] is ...:
-            return tuple(inside(position, arguments[0], item) for position, item in enumerate(value))
-        if arguments == ((),):
-            arguments = ()
-        if len(arguments) != len(value):
-            raise _Mismatch(f"it has {len(value)} elements, not {len(arguments)}")
-        return tuple(inside(n, wanted, item) for n, (wanted, item) in enumerate(zip(arguments, value)))
-    raise _Mismatch("this type cannot be a parameter")
-
-
-def _plain(value: Any) -> Any:
-    """Any value that can be written down and hashed."""
-    if isinstance(value, enum.Enum):
-        return _member(value)
-    if value is None or isinstance(value, (str, bool, int, float, PurePath, Configured, JobPath)):
-        return value
-    for kind in (list, tuple, set, frozenset, dict):
-        if isinstance(value, kind):
-            return _container(kind, (), value, Configured)
-    raise _Mismatch(f"a {type(value).__name__} cannot be a parameter's value")
-
-
-def _member(value: enum.Enum) -> enum.Enum:
-    if value.name not in type(value).__members__:
-        raise _Mismatch("a combination of flags cannot be a parameter's value")
-    return value
 
 
 def _caller() -> str:
@@ -470,19 +335,7 @@ def _caller() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _class(cls: type) -> str:
-    return f"class {cls.__module__}.{cls.__qualname__}"
-
-
 def _text(wanted: Any) -> str:
     if isinstance(wanted, type) and not typing.get_args(wanted):
         return wanted.__name__
     return str(wanted).replace("typing.", "")
-
-
-def _short(value: Any) -> str:
-    try:
-        text = repr(value)
-    except Exception:
-        return "..."  # an integer of thousands of digits, or a class of the user's
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -65,7 +65,8 @@ class Job:
         :raises ResourceError: no partition of the launcher can give it
         """
         choice, partition = choose_partition(self.launcher, self.resources)
-        if self.launcher.scheduler == self.launcher.connector.type == "local" and not self.launcher.partitions:
+        is_here = self.launcher.scheduler == self.launcher.connector.type == "local" and not self.launcher.partitions
+        if is_here and len(self.resources.choices) > 1:
             there = gpus_here()  # of alternatives, the first that this machine has the GPUs for
             choice = next((one for one in self.resources.choices if one.gpu_count <= there), choice)
         options: dict[str, Any] = dict(self.launcher.defaults)

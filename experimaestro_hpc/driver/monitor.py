@@ -187,7 +187,7 @@ class Monitor:
             self.told[job] = name if name in FINAL else line
             if name == "failed":
                 self._tell_failure(job, line)
-            elif not is_many and name not in ("unscheduled",):
+            elif not is_many and (name not in ("unscheduled", "waiting") or state.get("native_id")):
                 self.say(f"  {line}")
         over = all(self._is_over(job) for job in self.states)
         if is_many and (over or time.monotonic() - self.summed_at > SUMMARY):

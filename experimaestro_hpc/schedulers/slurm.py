@@ -368,7 +368,7 @@ class Slurm(CommandScheduler):
             return self._elements(native, submission)
         words = complaint(answer.err) or f"sbatch ended with exit status {answer.code}"
         if answer.code and re.search(_NO_ROOM, words):
-            raise NoRoom(words)
+            raise NoRoom(words.partition(";")[0])  # the limit's name; the rest is the same for all limits
         if answer.code and any(word in words.lower() for word in _FOR_GOOD):
             raise SubmissionError(words, where="sbatch")
         raise NoInformation(f"sbatch: {words}")

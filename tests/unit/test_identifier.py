@@ -357,6 +357,36 @@ def test_a_default_of_a_factory_that_counts():
     assert identifier(always()) == identifier(made(n=(Param[list], []))(n=[1]))
 
 
+def test_a_default_belongs_to_its_class():
+    """What is worked out once for a class is not another's: not its base's, nor one's of the same name."""
+    base = made(n=(Param[int], 1), m=(Param[int], 0))
+    seen = identifier(base(n=2))
+    derived = type("Derived", (base,), {"__xpmid__": "frozen.made", "n": 2})
+    assert identifier(derived()) == identifier(base()) != seen
+    assert identifier(derived(n=1)) == identifier(made(n=(Param[int], 5), m=(Param[int], 0))(n=1))
+    again = made(n=(Param[int], 2), m=(Param[int], 0))
+    assert identifier(again(n=2)) == identifier(base(n=1))
+
+
+def test_a_default_of_a_factory_is_made_each_time():
+    given = iter(range(100))
+    counted = made(n=(Param[int], field(default_factory=lambda: next(given) // 2)))
+    assert identifier(counted(n=0)) == identifier(made()())
+    assert identifier(counted(n=0)) == identifier(made()())
+    assert identifier(counted(n=0)) != identifier(made()())
+    boxes = made(box=(Param[Box], field(default_factory=lambda: Box(value=[1]))))
+    assert identifier(boxes()) == identifier(made()()) != identifier(boxes(box=Box(value=[2])))
+
+
+def test_a_default_that_is_a_list_cannot_be_changed():
+    values = [1]
+    cls = made(values=(Param[list], values))
+    first = cls()
+    values.append(2)
+    first.values.append(3)
+    assert identifier(cls()) == identifier(made()()) != identifier(first)
+
+
 def test_constants_count():
     one = identifier(made(version=(Constant[int], 1))())
     assert one != identifier(made(version=(Constant[int], 2))())

@@ -16,7 +16,8 @@ from typing import Any, Dict, FrozenSet, Generic, List, Literal, Optional, Set, 
 import pytest
 
 from experimaestro_hpc import Config, Meta, Param, Task
-from experimaestro_hpc.config.types import Parameter, convert, fields_of
+from experimaestro_hpc.config.checks import checker
+from experimaestro_hpc.config.types import Parameter, fields_of
 from experimaestro_hpc.errors import ParameterError
 
 
@@ -294,9 +295,9 @@ def test_code_beside_the_package_is_the_users(tmp_path):
     assert caught.value.where == f"{path}:1"
 
 
-def test_convert_leaves_no_way_back_to_what_was_given():
+def test_a_check_leaves_no_way_back_to_what_was_given():
     given = {"a": [{"b": [1]}], "c": ({1: [2]},)}
-    value = convert(Any, given, Config)
+    value = checker(Any, Config)(given)
     given["a"][0]["b"].append(2)
     given["c"][0][1].append(3)
     assert value == {"a": [{"b": [1]}], "c": ({1: [2]},)}
