@@ -1,10 +1,17 @@
-"""The user's own ``ssh``: its configuration, its agents, its master connections. In: a command. Out: its streams."""
+"""The user's own ``ssh``: its configuration, its agents, its master connections. In: a command. Out: its streams.
+
+On a terminal a first connection asks for what it needs (passphrase, second factor, Kerberos) and stays as a master, the
+user's own or ours, for all that follow; those never ask. Without a terminal nothing is ever asked.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 from typing import IO
 
 from ..errors import ConnectionFailed
@@ -12,6 +19,8 @@ from .base import Tail
 
 #: seconds to wait for a host that does not answer
 CONNECT_TIMEOUT = 20
+#: seconds that a master connection of ours stays when nobody uses it
+PERSIST = 600
 
 
 class OpenSshChannel:
@@ -48,26 +57,30 @@ class OpenSshConnector:
     """Runs commands on ``host`` through the ``ssh`` program.
 
     :param host: as ``ssh`` takes it: an alias of ~/.ssh/config, or ``user@host``
+    :param own_master: whether the user's configuration has no master connection for it, so that we may bring up ours
     """
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, own_master: bool = False) -> None:
         self.host = host
+        self.own_master = own_master
+        self.asked = False
 
     def open(self, command: str) -> OpenSshChannel:
         program = shutil.which("ssh")
         if program is None:
             raise ConnectionFailed("there is no ssh program", hint='install OpenSSH, or set transport = "paramiko"')
-        argv = [
+        base = [
             program,
             "-T",
-            *("-o", "BatchMode=yes"),
             *("-o", f"ConnectTimeout={CONNECT_TIMEOUT}"),
             *("-o", "ServerAliveInterval=15"),
             *("-o", "ServerAliveCountMax=4"),
-            "--",
-            self.host,
-            command,
         ]
+        if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+            if self.own_master:
+                base += master_options(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser())
+            self._bring_up_master(base)
+        argv = [*base, "-o", "BatchMode=yes", "--", self.host, command]
         # its own session: a Ctrl-C is for the driver, which then ends the connection in order
         process = subprocess.Popen(
             argv,
@@ -78,12 +91,36 @@ class OpenSshConnector:
         )
         return OpenSshChannel(process)
 
+    def _bring_up_master(self, base: list[str]) -> None:
+        """Where no master lives, connect once in the foreground, where ``ssh`` can ask on the terminal."""
+        if self.asked:
+            return
+        self.asked = True
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        lives = subprocess.run([*base, "-O", "check", "--", self.host], **quiet, check=False).returncode == 0
+        if not lives:
+            subprocess.run([*base, "--", self.host, "true"], stdout=subprocess.DEVNULL, check=False)
+
     def explain(self, complaint: str) -> ConnectionFailed:
         what, hint = explain(self.host, complaint)
         return ConnectionFailed(what, where=f"host {self.host}", hint=hint)
 
     def close(self) -> None:
         """Each channel is its own process; nothing else is open."""
+
+
+def master_options(cache: Path) -> list[str]:
+    """``ssh``'s options for a master connection of ours.
+
+    :param cache: the user's cache folder
+    """
+    folder = cache / "xpm-hpc" / "ssh"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return [
+        *("-o", "ControlMaster=auto"),
+        *("-o", f"ControlPath={str(folder).replace('%', '%%')}/%C"),
+        *("-o", f"ControlPersist={PERSIST}"),
+    ]
 
 
 def explain(host: str, complaint: str) -> tuple[str, str]:

@@ -1,12 +1,13 @@
 """SSH through fabric and paramiko. In: a host of ~/.ssh/config and a command. Out: its streams.
 
 Host keys are always checked: a known one must match, an unknown one is asked about on a terminal and refused
-without one.
+without one. Passphrases and second factors are asked for on a terminal, used once and kept nowhere.
 """
 
 from __future__ import annotations
 
 import contextlib
+import getpass
 import socket
 import sys
 import threading
@@ -25,8 +26,8 @@ CONNECT_TIMEOUT = 20
 CLOSE_TIMEOUT = 3
 #: seconds between signs of life on an idle connection
 KEEPALIVE = 30
-#: seconds that a request may take; the longest are submissions to a scheduler in trouble
-ANSWER_TIMEOUT = 600.0
+#: how often a passphrase is asked for
+ATTEMPTS = 3
 
 
 class UnknownHostKey(paramiko.SSHException):
@@ -38,7 +39,7 @@ class AskPolicy(paramiko.MissingHostKeyPolicy):
 
     def missing_host_key(self, client: paramiko.SSHClient, hostname: str, key: paramiko.PKey) -> None:
         fingerprint = f"{key.get_name()} {key.fingerprint}"
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not has_terminal():
             raise UnknownHostKey(f"the key of {hostname} is not known: {fingerprint}")
         print(f"The key of {hostname} is not known: {fingerprint}", file=sys.stderr)
         print("Is it the right one? It is then noted in ~/.ssh/known_hosts (yes/no) ", file=sys.stderr, end="")
@@ -55,7 +56,6 @@ class ParamikoChannel:
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self.channel = channel
-        channel.settimeout(ANSWER_TIMEOUT)
         self.stdin: IO[bytes] = channel.makefile_stdin("wb")  # type: ignore[assignment]
         self.stdout: IO[bytes] = channel.makefile("rb")  # type: ignore[assignment]
         self._tail = Tail(channel.makefile_stderr("rb"))
@@ -96,14 +96,15 @@ class ParamikoConnector:
 
     def _connect(self) -> Any:
         connection = fabric.Connection(self.host, connect_timeout=CONNECT_TIMEOUT)
-        hop = connection
-        while isinstance(hop, fabric.Connection):
+        hops = [connection]
+        while isinstance(hops[-1].gateway, fabric.Connection):
+            hops.append(hops[-1].gateway)
+        for hop in reversed(hops):  # the nearest first: each may ask for something
             _check_host_keys(hop)
             if hop.ssh_config.get("identitiesonly") == "yes":  # fabric does not look at it
                 hop.connect_kwargs["look_for_keys"] = False
-            hop = hop.gateway
-        connection.open()
-        connection.client.get_transport().set_keepalive(KEEPALIVE)
+            _open(hop)
+            hop.client.get_transport().set_keepalive(KEEPALIVE)
         return connection
 
     def explain(self, complaint: str) -> ConnectionFailed:
@@ -126,6 +127,47 @@ def _close_soon(something: Any) -> None:
     closing = threading.Thread(target=close, daemon=True)
     closing.start()
     closing.join(CLOSE_TIMEOUT)
+
+
+def _open(connection: Any) -> None:
+    """Open a connection, asking on a terminal for what only a person has."""
+    for _ in range(ATTEMPTS):
+        try:
+            connection.open()
+            return
+        except paramiko.ssh_exception.PasswordRequiredException:
+            if not has_terminal():
+                raise
+            connection.connect_kwargs["passphrase"] = getpass.getpass(f"Passphrase of the key for {connection.host}: ")
+        except paramiko.AuthenticationException:
+            if not has_terminal() or not _answer_prompts(connection):
+                raise
+            return
+    connection.open()
+
+
+def _answer_prompts(connection: Any) -> bool:
+    """Let a person answer what the host still asks after the keys; False when it asks nothing."""
+    transport = connection.client.get_transport()
+    if transport is None or not transport.is_active():
+        return False
+
+    def answer(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+        for text in filter(None, (title, instructions)):
+            print(text, file=sys.stderr)
+        return [input(text) if shown else getpass.getpass(text) for text, shown in prompts]
+
+    try:
+        transport.auth_interactive(connection.user, answer)
+    except paramiko.BadAuthenticationType:
+        return False
+    connection.transport = transport
+    return bool(transport.is_authenticated())
+
+
+def has_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _check_host_keys(connection: Any) -> None:

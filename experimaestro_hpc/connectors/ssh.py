@@ -16,7 +16,7 @@ def ssh_connector(host: str, transport: str) -> Connector:
     if transport == "openssh" or (transport == "auto" and wants_master(host)):
         from .openssh import OpenSshConnector
 
-        return OpenSshConnector(host)
+        return OpenSshConnector(host, own_master=transport == "openssh" and not wants_master(host))
     from .paramiko_ssh import ParamikoConnector  # paramiko takes a fifth of a second to load
 
     return ParamikoConnector(host)

@@ -29,6 +29,8 @@ from .quoting import path_there
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9", "/usr/bin/python3")
 #: seconds after which a connection that is not there yet is worth a word
 SLOW = 3.0
+#: seconds that a request may take; the longest are submissions to a scheduler in trouble
+ANSWER_TIMEOUT = 600.0
 #: the agent's exit status when its Python is too old
 _TOO_OLD = 97
 
@@ -138,10 +140,13 @@ class RemoteClient:
         channel = self.channel
         assert channel is not None
         self.round_trips += 1
+        late = threading.Timer(ANSWER_TIMEOUT, channel.close)  # what waits for it then sees the end
+        late.daemon = True
+        late.start()
         try:
             write_frame(channel.stdin, self.nonce, {"op": operation, "arguments": arguments}, body, size)
             document, left = self._read(channel)
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ValueError) as error:
             self.close()
             raise ConnectionFailed(
                 f"the connection was lost: {error or type(error).__name__}",
@@ -150,6 +155,8 @@ class RemoteClient:
         except ConnectionFailed:
             self.close()
             raise
+        finally:
+            late.cancel()
         return answer_of(document), Body(channel.stdout, left)
 
     def _read(self, channel: Channel) -> tuple[Any, int]:
