@@ -65,8 +65,9 @@ def _digest(config: Configured, digests: dict[int, str]) -> str:
     state: State = config.__dict__["__xpm__"]
     if state.source is not None:
         pieces.append(_chunk(b"o", bytes.fromhex(_digest_of(state.source, digests))))
-    if state.init_tasks:
-        pieces.append(_chunk(b"x", b"".join(_encode(one, digests) for one in state.init_tasks)))
+    first = [one for one in state.init_tasks if not _is_meta(one, False)]
+    if first:
+        pieces.append(_chunk(b"x", b"".join(_encode(one, digests) for one in first)))
     return hashlib.sha256(_SCHEMA + _chunk(b"c", b"".join(pieces))).hexdigest()
 
 
@@ -118,7 +119,7 @@ def _encode(value: Any, digests: dict[int, str]) -> bytes:
     if isinstance(value, (set, frozenset)):
         return _chunk(b"z", b"".join(sorted(_encode(item, digests) for item in value if not _is_meta(item, False))))
     if isinstance(value, dict):
-        counted = [(key, item) for key, item in value.items() if not _is_meta(item, False)]
+        counted = [pair for pair in value.items() if not any(_is_meta(one, False) for one in pair)]
         pairs = sorted((_encode(key, digests), _encode(item, digests)) for key, item in counted)
         return _chunk(b"d", b"".join(key + item for key, item in pairs))
     raise AssertionError(f"unchecked value: {value!r}")

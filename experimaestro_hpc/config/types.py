@@ -63,6 +63,9 @@ def fields_of(cls: type) -> dict[str, Parameter]:
                 found[name] = _parameter(base, name, declared)
         for name in found.keys() & base.__dict__.keys():  # word = "x" below an inherited word: Param[str]
             value = _given(base, name)
+            if isinstance(value, Deprecated):
+                del found[name]
+                continue
             if value is not MISSING and not isinstance(value, Field) and found[name].default is not value:
                 found[name] = found[name]._replace(default=value, default_factory=None)
     for parameter in found.values():
@@ -112,7 +115,7 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
                     continue
                 raise _missing(cls, parameter)
         config.__dict__[name] = _check(cls, parameter, value)
-    for replaced, value in old:
+    for replaced, value in sorted(old, key=lambda one: one[0].name):  # as inside a job
         _warn(f"{cls.__qualname__}.{replaced.name} is deprecated")
         replaced.replace(config, value)
     if old:
@@ -141,8 +144,9 @@ def _warn_of(cls: type, parameters: dict[str, Parameter]) -> None:
 
 def _warn(words: str) -> None:
     """A warning that people see, at the line of theirs that is to be changed."""
-    file, _, line = _caller().rpartition(":")
-    warnings.warn_explicit(words, FutureWarning, file, int(line))
+    frame = _caller_frame()
+    told = frame.f_globals.setdefault("__warningregistry__", {})  # once for each line, not for each object
+    warnings.warn_explicit(words, FutureWarning, frame.f_code.co_filename, frame.f_lineno, registry=told)
 
 
 def set_init_tasks(task: Configured, init_tasks: Any) -> None:
@@ -176,9 +180,14 @@ def set_meta(config: Configured, flag: bool | None) -> None:
 
 
 def copied(config: Any, changes: dict[str, Any]) -> Any:
-    """A new object like ``config`` with ``changes``."""
+    """A new object like ``config`` with ``changes``.
+
+    :raises ParameterError: an unknown or wrong parameter, or ``config`` has none
+    """
+    if not isinstance(config, Configured):
+        raise ParameterError(f"{_short(config)} has no parameters", where=_caller())
     kept = {
-        name: config.__dict__[name]
+        name: getattr(config, name)  # inside a job some values are read, or made, when they are looked at
         for name, parameter in fields_of(type(config)).items()
         if parameter.kind != "constant"
     }
@@ -194,9 +203,11 @@ def checked(config: Configured, name: str, value: Any) -> Any:
     :raises ParameterError: the object was submitted, the parameter is a constant, or the value is wrong
     """
     parameter = fields_of(type(config)).get(name)
-    if parameter is None:
-        return value
     owner = type(config).__qualname__
+    if parameter is None:
+        if isinstance(getattr(type(config), name, None), Deprecated):
+            raise ParameterError(f"{owner}.{name} was replaced by other parameters", where=_caller())
+        return value
     state: State = config.__dict__["__xpm__"]
     if state.sealed:
         raise ParameterError(
@@ -464,10 +475,15 @@ def _member(value: enum.Enum) -> enum.Enum:
 
 def _caller() -> str:
     """File and line of the user's code that led here."""
+    frame = _caller_frame()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _caller_frame() -> types.FrameType:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return frame
 
 
 def _class(cls: type) -> str:
