@@ -26,6 +26,7 @@ from .objects import LightweightTask
 
 _NONE = type(None)
 _UNION_TYPES = (typing.Union, getattr(types, "UnionType", typing.Union))
+_OURS = __name__.split(".")[0] + "."
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
 
@@ -69,6 +70,13 @@ def fields_of(cls: type) -> dict[str, Parameter]:
             if value is not MISSING and not isinstance(value, Field) and found[name].default is not value:
                 found[name] = found[name]._replace(default=value, default_factory=None)
     for parameter in found.values():
+        for base in cls.__mro__:
+            if base.__module__.startswith(_OURS) and isinstance(vars(base).get(parameter.name), types.FunctionType):
+                raise ParameterError(
+                    f"{cls.__qualname__}.{parameter.name} cannot be a parameter: it is a method of {base.__qualname__}",
+                    where=_class(cls),
+                    hint="choose another name",
+                )
         if parameter.kind == "constant" and parameter.make_default() is MISSING:
             raise ParameterError(f"constant {parameter.name!r} has no value", where=_class(cls))
         if parameter.default is not MISSING:

@@ -94,6 +94,14 @@ def test_names_that_a_parameter_may_have(name):
     assert getattr(cls(**{name: 2.5}), name) == 2.5
 
 
+@pytest.mark.parametrize("name", ["tag", "submit", "result", "execute"])
+def test_names_that_a_parameter_cannot_have(name):
+    """Otherwise ``task.result()`` calls the parameter's value."""
+    cls = type("Odd", (Task,), {"__annotations__": {name: Param[float]}})
+    with pytest.raises(ParameterError, match=rf"Odd\.{name} cannot be a parameter: it is a method of (Task|Config)"):
+        cls(**{name: 2.5})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

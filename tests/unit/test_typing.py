@@ -69,9 +69,9 @@ def pyright(path: Path, folder: Path) -> Said:
         found = json.loads(ran.stdout[ran.stdout.index("{") :])["generalDiagnostics"]
     except ValueError:
         pytest.fail(
-            "pyright did not run. It needs Node.js (pip install 'pyright[nodejs]'), and its package may have to fetch the"
-            f" checker from the npm registry: is that within reach? `{sys.executable} -m pyright --version` tries again."
-            f"\n{ran.stdout}{ran.stderr}"
+            "pyright did not run. It needs Node.js (pip install 'pyright[nodejs]'), and its package may have to fetch"
+            " the checker from the npm registry: is that within reach?"
+            f" `{sys.executable} -m pyright --version` tries again.\n{ran.stdout}{ran.stderr}"
         )
     said = Said({}, {})
     for one in found:
