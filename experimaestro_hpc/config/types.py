@@ -163,7 +163,12 @@ def set_init_tasks(task: Configured, init_tasks: Any) -> None:
     :raises ParameterError: one is a task, or has no ``execute``; or the task was submitted with others
     """
     state: State = task.__dict__["__xpm__"]
-    wanted = tuple(init_tasks)
+    try:
+        wanted = tuple(init_tasks)
+    except TypeError:
+        raise ParameterError(
+            f"init_tasks is a list, not {_short(init_tasks)} ({type(init_tasks).__name__})", where=_caller()
+        ) from None
     for one in wanted:
         if not isinstance(one, LightweightTask):
             raise ParameterError(

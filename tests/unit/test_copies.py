@@ -274,6 +274,12 @@ def test_what_cannot_be_an_init_task(dry, wrong):
         Use().submit(init_tasks=[wrong])
 
 
+@pytest.mark.parametrize("wrong", [Load(), 3, None])
+def test_init_tasks_are_a_list(dry, wrong):
+    with pytest.raises(ParameterError, match="init_tasks is a list, not"):
+        Use().submit(init_tasks=wrong)
+
+
 def test_init_tasks_do_not_change_after_the_submission(dry):
     use, load = Use(), Load(what=1)
     use.submit(init_tasks=[load])

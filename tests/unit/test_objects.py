@@ -181,6 +181,17 @@ def test_a_default_object_cannot_be_changed_for_all():
     assert identifier(say) != identifier(Say(word="x"))
 
 
+@pytest.mark.parametrize("name", ["/etc/passwd", "..", "a/../../b", "../b", "", ".", "a\0b"])
+def test_a_generated_path_is_in_the_job_directory(name):
+    with pytest.raises(ParameterError, match="is no path below the job directory"):
+        PathGenerator(name)
+
+
+@pytest.mark.parametrize("name", ["a b $(x)", "a/b", "..a", Path("a/b")])
+def test_names_of_generated_paths(name):
+    assert PathGenerator(name)().name == str(name)
+
+
 def test_default_factories():
     made = []
 
