@@ -138,6 +138,35 @@ def test_nothing_runs_again(project):
     assert project.logs().count("read trained 2 3\n") == 2
 
 
+@pytest.mark.parametrize(
+    ("start", "classes", "main"),
+    [
+        (["main.py"], "library.py", "main.py"),
+        (["-m", "pack"], "pack/__main__.py", "pack/__main__.py"),
+        (["-m", "pack.script"], "pack/script.py", "pack/script.py"),
+        (["-m", "pack.script"], "pack/library.py", "pack/script.py"),
+    ],
+)
+def test_wherever_the_classes_are(project, start, classes, main):
+    def run(text: str) -> str:
+        for name in (classes, main):
+            (project.folder / name).parent.mkdir(exist_ok=True)
+        module = classes.removesuffix(".py").replace("/", ".")
+        (project.folder / main).write_text(
+            f"import sys\nfrom {module} import *\nfrom experimaestro_hpc import *\n{TAIL}"
+        )
+        (project.folder / classes).write_text(HEAD + text + (TAIL if classes == main else ""))
+        argv = [sys.executable, *start, str(project.root), "1"]
+        ran = subprocess.run(
+            argv, cwd=project.folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        return ran.stdout
+
+    assert "3 to run" in run(OLD)
+    assert "3 done before" in run(NEW)
+
+
 def test_children_of_a_parent_that_was_found_before(project):
     project.run(OLD)
     assert project.run(NEW, "1", "early") == []
