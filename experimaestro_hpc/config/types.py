@@ -139,13 +139,22 @@ def _missing(cls: type, parameter: Parameter) -> ParameterError:
 def _warn_of(cls: type, parameters: dict[str, Parameter]) -> None:
     """Tell of the use of a deprecated class, which must be its replacement in all but its name."""
     replacement = cls.__dict__["__xpm_replacement__"]
-    if parameters != fields_of(replacement):
+    if _declared_alike(parameters) != _declared_alike(fields_of(replacement)):
         raise ParameterError(
             f"{cls.__qualname__} is deprecated and has parameters of its own",
             where=shown_class(cls),
             hint=f"leave its body empty, and give {replacement.__qualname__} deprecated parameters where they differ",
         )
     _warn(f"{cls.__qualname__} is deprecated: use {replacement.__qualname__}")
+
+
+def _declared_alike(parameters: dict[str, Parameter]) -> dict[str, Any]:
+    """Parameters without their checks, which are made anew for each class."""
+    return {name: parameter._replace(check=_unchecked) for name, parameter in parameters.items()}
+
+
+def _unchecked(value: Any) -> Any:
+    return value
 
 
 def _warn(words: str) -> None:

@@ -145,7 +145,7 @@ def _stopped(stop: GracefulTimeout, record: dict[str, Any]) -> dict[str, Any]:
     sys.stdout.flush()
     if isinstance(stop, Ended) or start_again(os.environ, record):
         return {}
-    return {"state": "failed", "reason": "timeout", "message": f"stopped before its time limit: {stop}"}
+    return {"state": "failed", "reason": "timeout", "message": str(stop) or "stopped before the time limit"}
 
 
 def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -> int:

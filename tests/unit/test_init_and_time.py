@@ -237,4 +237,4 @@ def test_a_graceful_timeout_is_a_timeout(workspace, words, message):
     ran = job.run()
     assert ran.returncode == 1
     assert (job.marker["state"], job.marker["reason"], job.marker["message"]) == ("failed", "timeout", message)
-    assert "the task stopped before its time limit" in ran.stderr and "Traceback" not in ran.stderr
+    assert "xpm-hpc: the task stopped" in ran.stderr and "Traceback" not in ran.stderr
