@@ -105,7 +105,7 @@ def _changed(name: str, amount: int, change: str) -> int:
         if not 1.0 <= factor <= 100.0:
             raise RetryError(f"{change!r} is no factor for {name}", where="retry", hint="write it as x2 or x1.5")
         return int(amount * factor)
-    if text.startswith("+"):
+    if change.startswith("+"):
         return amount + _READ[name](change[1:])
     return _READ[name](change)
 
