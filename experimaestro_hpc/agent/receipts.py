@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..resources import Resources
@@ -91,4 +91,7 @@ class Receipt:
 def read_receipt(layout: Layout, token: str) -> Receipt | None:
     """The receipt of a submission, or None when there is none."""
     document: dict[str, Any] | None = read_json(str(layout.batch(token) / "receipt.json"))
-    return Receipt(**document) if document is not None else None
+    if document is None:
+        return None
+    known = {one.name for one in fields(Receipt)}  # another version may have written more
+    return Receipt(**{name: value for name, value in document.items() if name in known})

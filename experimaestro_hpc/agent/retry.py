@@ -82,7 +82,7 @@ def _rule(reason: str, rule: Mapping[str, Any]) -> dict[str, Any]:
         elif str(key).startswith("max_"):
             found[f"max_{name}"] = _READ[name](str(value))
         else:
-            found[name] = str(value)
+            found[name] = str(value).strip()
             _changed(name, 1024**3, found[name])  # is it understood?
     return found
 
@@ -97,18 +97,17 @@ def _times(reason: str, value: Any) -> int | None:
 
 def _changed(name: str, amount: int, change: str) -> int:
     """``amount`` (bytes or seconds) after ``x2``, ``+8G`` or ``64G``."""
-    text = change.strip()
-    if text[:1] in ("x", "*"):
+    if change[:1] in ("x", "*"):
         try:
-            factor = float(text[1:])
+            factor = float(change[1:])
         except ValueError:
             factor = 0.0
         if not 1.0 <= factor <= 100.0:
             raise RetryError(f"{change!r} is no factor for {name}", where="retry", hint="write it as x2 or x1.5")
         return int(amount * factor)
-    if text.startswith("+"):
-        return amount + _READ[name](text[1:])
-    return _READ[name](text)
+    if change.startswith("+"):
+        return amount + _READ[name](change[1:])
+    return _READ[name](change)
 
 
 def check_retry(policy: Policy, resources: Resources) -> None:

@@ -65,7 +65,8 @@ class Sender:
                 waiting[index] = str(error)
             else:
                 ready[int(index)] = natives
-        sizes = self._sizes(native for natives in ready.values() for native in natives)
+        every = [native for natives in ready.values() for native in natives] if self.scheduler.corresponds else []
+        sizes = self._sizes(every)
         rest = dict(receipt.jobs)
         for call in split(ready, self.scheduler.corresponds):
             pieces = _doubling(call.indexes) if cautious else [call.indexes]
@@ -106,6 +107,7 @@ class Sender:
             parents={job: receipt.parents[job] for job in jobs.values() if job in receipt.parents},
             state="submitting",
         )
+        part.write(self.layout)  # before a job refers to it: a job whose receipt is missing is nobody's
         for job in jobs.values():
             write_json(str(self.layout.job(job) / "job.json"), {**self.layout.record(job), "batch": token})
         return part
@@ -173,6 +175,8 @@ class Sender:
         state = self.states[parent]
         if state["state"] == "failed":
             raise _ParentFailed(f"its parent {parent} failed")
+        if state == {"state": "unscheduled"} and parent not in self.held and parent not in self.unknown:
+            raise _ParentFailed(f"its parent {parent} is neither done nor submitted")
         if parent in self.held or parent in self.unknown or not state.get("native_id"):
             raise _ParentWaits(self.full or f"its parent {parent} is not submitted yet")
         return str(state["native_id"])

@@ -84,7 +84,8 @@ class Tender:
 
     def _open(self, jobs: Iterable[str]) -> list[Receipt]:
         """The receipts of these jobs that are held or without an answer, as last read."""
-        tokens = dict.fromkeys(self.watcher.records.get(job, {}).get("batch") for job in jobs)
+        live = [job for job in jobs if job not in self.watcher.finals]
+        tokens = dict.fromkeys(self.watcher.records.get(job, {}).get("batch") for job in live)
         receipts = [self.watcher.receipts.get(token) for token in tokens if token]
         return [one for one in receipts if one is not None and one.state in ("held", "submitting")]
 
@@ -138,10 +139,11 @@ class Tender:
 
     def _retry(self, jobs: list[str], changed: Mapping[str, State]) -> list[str]:
         """Start new attempts of failed jobs, parents first; the jobs that have one."""
-        again: list[str] = []
         with submission_lock(self.layout):
             self.watcher.forget(jobs)
             states = self.watcher.states(jobs)
+            # somebody else who watches may have been faster
+            again = [job for job in changed if changed[job]["state"] == "failed" != states[job]["state"]]
             failed = [job for job in jobs if states[job]["state"] == "failed"]
             parents = {one for job in failed for one in self.layout.record(job).get("parents", ())}
             states.update(self.watcher.states(parents - states.keys()))
@@ -155,7 +157,7 @@ class Tender:
                     attempt = self._attempt(job, states)
                     if attempt is not None:
                         self._start(job, attempt, states[job], sender)
-                        states[job] = {"state": "queued"}
+                        states[job] = {"state": "queued", "submitted": time.time()}
                         again.append(job)
                         found = True
         return again
@@ -165,12 +167,11 @@ class Tender:
         record, reason = self.layout.record(job), states[job].get("reason", "exit")
         asked = Resources.from_json(record.get("asked") or {})
         if reason == "dependency":
-            newer = [states[one] for one in record.get("parents", ()) if one in states]
-            if any(one["state"] == "failed" for one in newer) or not newer:
-                return None
+            parents = [states[one] for one in record.get("parents", ())]
             since = states[job].get("submitted") or 0.0
-            is_newer = any((one.get("submitted") or time.time()) > since for one in newer if one["state"] != "done")
-            return Attempt(asked, 0.0, False) if is_newer else None
+            is_newer = any((one.get("submitted") or 0.0) > since for one in parents)
+            is_lost = any(one["state"] == "failed" for one in parents)
+            return Attempt(asked, 0.0, False) if is_newer and not is_lost else None
         reasons = [one.get("reason", "") for one in record.get("attempts") or ()]
         try:
             return next_attempt(record.get("retry") or {}, [*reasons, reason], asked)
@@ -201,6 +202,8 @@ class Tender:
         why = f"attempt {int(record.get('attempt', 1)) + 1}, after {state.get('reason')}"
         record.update(asked=asked, changed=changed, avoid=sorted(avoid))
         record["again"] = f"{why}, with {attempt.changes}" if attempt.changes else why
+        receipt.state, receipt.words, receipt.time = "held", "a new attempt", time.time()
+        receipt.write(self.layout)  # before the job refers to it: whoever comes next goes on from here
         start_attempt(self.layout, job, record, token)
         self.watcher.forget([job])
         sender.send(receipt)

@@ -43,6 +43,7 @@ class Watcher:
         self.seen_running: dict[str, tuple[Any, float]] = {}  # by job: which start, and when it was first seen
         self.cancelled: set[str] = set()  # native ids that were cancelled through us before they ran
         self.asked_at: float | None = None
+        self.as_of = 0.0  # what the scheduler said last is not older than this
         self.trouble = ""
         self.rest_until = 0.0
 
@@ -141,6 +142,7 @@ class Watcher:
                 self.first_missed.pop(native, None)
             return
         self.trouble = ""
+        self.as_of = now - max_age  # another process may have asked
         self.statuses.update(answer)
         for native in natives:
             if native in answer:
@@ -159,7 +161,7 @@ class Watcher:
         if status is not None and status.name and not self._is_ours(status.name, record):
             status = None  # another job that got the same id
         missed = self.first_missed.get(native)
-        if running is not None and status is not None and self._is_requeued(job, running, status):
+        if running is not None and status is not None and missed is None and self._is_requeued(job, running, status):
             running = None
         if missed is not None and (status is None or status.state != "ended"):
             if native in self.cancelled:  # Slurm forgets an array's element that is cancelled while it waits
@@ -187,11 +189,10 @@ class Watcher:
 
     def _is_requeued(self, job: str, running: dict[str, Any], status: Status) -> bool:
         """Whether the scheduler, asked after the job was seen to run, says that it waits (again)."""
-        started, seen = self.seen_running.get(job, (None, 0.0))
-        if started != running.get("started"):
-            seen = self.clock()
-            self.seen_running[job] = (running.get("started"), seen)
-        return status.state in ("queued", "held") and (self.asked_at or 0.0) > seen
+        known = self.seen_running.get(job)
+        if known is None or known[0] != running.get("started"):
+            known = self.seen_running[job] = (running.get("started"), self.clock())
+        return status.state in ("queued", "held") and self.as_of > known[1]
 
     def _final_state(self, job: str) -> str:
         final = self._final(job)

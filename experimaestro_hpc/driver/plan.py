@@ -172,12 +172,12 @@ def _arrays(
         for start in range(0, len(ids), max_array):
             found.append(dict(enumerate(ids[start : start + max_array])))
     for ids in singles.values():
-        found += _twins(ids, needed, places) if max_array > 1 else [{0: job} for job in ids]
+        found += _twins(ids, needed, places, max_array) if max_array > 1 else [{0: job} for job in ids]
     return found
 
 
 def _twins(
-    ids: Sequence[str], needed: Mapping[str, tuple[str, ...]], places: Mapping[str, Place]
+    ids: Sequence[str], needed: Mapping[str, tuple[str, ...]], places: Mapping[str, Place], max_array: int
 ) -> list[dict[int, str]]:
     """Arrays of jobs that each wait for elements of the same arrays, by the index of those; others stand alone."""
     shared = set.intersection(*(set(needed[job]) for job in ids))
@@ -186,7 +186,7 @@ def _twins(
     for job in ids:
         indexes = {places[parent][1] for parent in needed[job] if parent not in shared}
         index = indexes.pop() if len(indexes) == 1 else None
-        if index is None:
+        if index is None or index >= max_array:  # the limit may have been lowered since the parent was submitted
             alone.append({0: job})
             continue
         free = next((array for array in arrays if index not in array), None)

@@ -33,6 +33,12 @@ def listen() -> None:
     signal.signal(signal.SIGTERM, _ended)
 
 
+def stop_listening() -> None:
+    """From now on they are ignored: the task has ended, and its marker is to be written."""
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
 def _warned(_number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # once is enough
     raise GracefulTimeout("its time limit is near")

@@ -167,7 +167,8 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
         hold(
             os.path.join(workspace, ".xpm", "tokens"), record["tokens"], lambda text: progress.progress(0.0, desc=text)
         )
-    if isinstance(task, ResumableTask):
+    resumes = isinstance(task, ResumableTask)
+    if resumes:
         from .resume import listen  # its signals are not for other tasks
 
         listen()
@@ -183,6 +184,11 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
             return code & 0xFF or int(code != 0)  # no failure becomes a success by its last byte
         _say(f"{wanted.code}\n")
         return 1
+    finally:
+        if resumes:
+            from .resume import stop_listening
+
+            stop_listening()
     return 0
 
 

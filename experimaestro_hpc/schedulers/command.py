@@ -103,11 +103,14 @@ class SharedText:
 
     def read(self, max_age: float) -> str | None:
         """The text, if it was written at most ``max_age`` seconds ago."""
-        document = read_json(str(self.path)) if max_age else None
-        if document is None or not 0 <= time.time() - document["time"] <= max_age:
-            return None
-        text: str = document["text"]
-        return text
+        try:
+            document = read_json(str(self.path)) if max_age else None
+            if document is None or not 0 <= time.time() - document["time"] <= max_age:
+                return None
+        except (OSError, KeyError, TypeError):
+            return None  # not readable, or another version's
+        text = document.get("text")
+        return text if isinstance(text, str) else None
 
     def write(self, text: str) -> None:
         """Keep the text for others; when it cannot be, they ask themselves."""

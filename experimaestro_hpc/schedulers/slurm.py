@@ -6,6 +6,7 @@ them. A native id is a job id, ``17``, or an array element, ``17_3``.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import time
@@ -41,6 +42,7 @@ _FOR_GOOD = (
     "unsupported",
     "must be",
     "too long",
+    "violates accounting/qos policy",
 )
 #: sbatch said that there are enough jobs: later there is room
 _NO_ROOM = r"Submit(Job|Jobs)|MaxSubmit|MaxJobCount|temporarily unable to accept job"
@@ -312,7 +314,8 @@ class Slurm(CommandScheduler):
 
     def __init__(self, workspace: str, commands: Commands | None = None) -> None:
         super().__init__(workspace, commands)
-        self.cache = SharedText(Path(workspace, ".xpm", "slurm", "queue.json"))
+        # by user: squeue is asked for one's own jobs
+        self.cache = SharedText(Path(workspace, ".xpm", "slurm", f"queue-{os.getuid()}.json"))
         self.has_accounting = True
         self.unknown_states: set[str] = set()
 
@@ -327,7 +330,10 @@ class Slurm(CommandScheduler):
             return Resources()  # sbatch will say what is wrong
 
     def largest_array(self) -> int:
-        answer = self.commands.run(["scontrol", "show", "config"])
+        try:
+            answer = self.commands.run(["scontrol", "show", "config"])
+        except NoInformation:
+            return super().largest_array()
         found = re.search(r"(?m)^MaxArraySize\s*=\s*(\d+)", answer.out)
         return max(1, int(found.group(1))) if answer.code == 0 and found else super().largest_array()
 
@@ -404,15 +410,18 @@ class Slurm(CommandScheduler):
             answer = Answer(1, "", str(error))
         if answer.code == 0:
             return parse_accounting(answer.out, native_ids)
-        if "disabled" in answer.err or shutil.which("sacct") is None:
+        if "disabled" in answer.err or not self._has_sacct():
             self.has_accounting = False
             self.notes.append("no accounting here (sacct): how killed jobs ended is known from squeue alone")
         return {}  # no information, and squeue and the markers have theirs
 
+    def _has_sacct(self) -> bool:
+        return shutil.which("sacct", path=self.commands.environ.get("PATH")) is not None
+
     def _note_unknown(self, out: str) -> None:
         """Tell once of a state that this version does not know; jobs in it are watched on."""
         for line in out.splitlines():
-            state = line.split("|")[1] if line.count("|") >= 4 else "RUNNING"
+            state = line.split("|")[1] if re.match(r"\s*\d\S*\|[^|]+\|.*\|.*\|", line) else "RUNNING"
             if state not in _LIVE and state not in _ENDS and state not in self.unknown_states:
                 self.unknown_states.add(state)
                 self.notes.append(f"squeue reports {state!r}, which is not known here: such jobs count as running")
@@ -441,7 +450,7 @@ class Slurm(CommandScheduler):
                 return self._elements(native, submission)
         day = time.strftime("%Y-%m-%d", time.localtime(time.time() - 86400 * 30))
         argv = ["sacct", "-n", "-X", "--parsable2", "-S", day, f"--name={submission.name}", "-o", "JobID"]
-        if shutil.which("sacct") is None:
+        if not self._has_sacct():
             return None  # a site without accounting: squeue is all there is to ask
         answer = self.commands.run(argv)
         if answer.code and "disabled" not in answer.err:
