@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..agent.layout import Layout
 from ..agent.retry import RESUMABLE, check_retry, parse_retry
 from ..config import context
 from ..config.context import RunMode
@@ -47,6 +48,7 @@ class experiment:
     :param port: of the web page; ``None`` or 0: none
     :param launcher: name or file of the launcher; otherwise ``XPM_HPC_LAUNCHER``, otherwise ``local``
     :param run_mode: what to do with the tasks
+    :param keep_going: end without an error even if jobs failed; they are told of all the same
     :raises JobsFailed: at the end of the block, when a job failed
     :raises XpmError: a file is wrong, or the cluster cannot be reached
 
@@ -61,6 +63,7 @@ class experiment:
         port: int | None = None,
         launcher: str | Launcher | None = None,
         run_mode: RunMode = RunMode.NORMAL,
+        keep_going: bool = False,
     ) -> None:
         hook.install()
         quiet_libraries()
@@ -68,6 +71,7 @@ class experiment:
         self.name = check_name(name)
         self.root = Path(options.workdir or workdir).expanduser().absolute()
         self.port = port
+        self.keep_going = keep_going
         self.run_mode = RunMode.DRY_RUN if options.dry_run else run_mode
         self.detach = options.detach
         self.launcher = _launcher(options.launcher or launcher)
@@ -145,33 +149,44 @@ class experiment:
 
         :raises JobsFailed: when a job failed
         """
-        self._send()
+        self._send_or_stop()
         if self.run_mode is not RunMode.NORMAL or not self.jobs:
             return
         self._follow(self.jobs)
         failed = {job: state for job, state in self.monitor.states.items() if state["state"] == "failed"}
         self.monitor.say(f"experiment {self.name}: {count(self.monitor.states)}")
-        if failed:
+        if failed and not self.keep_going:
+            first = next((job for job, state in failed.items() if state.get("reason") != "dependency"), "")
+            lines = last_lines(self._layout_of(first), first) if first else []
             raise JobsFailed(
                 f"{len(failed)} of {len(self.jobs)} jobs failed",
                 where=f"experiment {self.name}",
-                hint="\n".join(_shown(describe(job, state) for job, state in failed.items()))
-                + f"\nsee: xpm-hpc jobs show ID --workdir {self.root}",
+                hint="\n".join(
+                    [
+                        *_shown(describe(job, state) for job, state in failed.items()),
+                        *([f"the end of the log of {short(first)}:"] if lines else []),
+                        *(f"| {line}" for line in lines),
+                        f"see: xpm-hpc jobs why ID --workdir {self.root}",
+                    ]
+                ),
             )
+
+    def _layout_of(self, job: str) -> Layout:
+        """The workspace on this machine where a job's files are."""
+        return self.sessions[self.monitor.launchers[job]].layout
 
     def wait_for(self, job: str) -> None:
         """Wait for one job; see :meth:`Task.result`."""
-        self._send()
+        self._send_or_stop()
         if self.run_mode is not RunMode.NORMAL:
             raise XpmError("a result is wanted, and nothing is run", where=f"run mode {self.run_mode.value}")
         self._follow([job])
         state = self.monitor.states[job]
         if state["state"] == "failed":
-            layout = self.sessions[self.monitor.launchers[job]].layout
             raise JobsFailed(
                 f"{short(job)} failed ({state.get('reason')}): {state.get('message', '')}",
                 where=f"experiment {self.name}",
-                hint="\n".join(last_lines(layout, job)),
+                hint="\n".join(last_lines(self._layout_of(job), job)),
             )
 
     def _follow(self, jobs: Iterable[str]) -> None:
@@ -198,6 +213,16 @@ class experiment:
         except KeyboardInterrupt:
             cancelled = self.monitor.cancel()
             self.monitor.say(f"\ncancelled {cancelled} job(s)")
+
+    def _send_or_stop(self) -> None:
+        try:
+            self._send()
+        except KeyboardInterrupt:
+            self.monitor.say(
+                "\ninterrupted while jobs were submitted: some may run already. Run the script again to go on: it"
+                f" submits nothing twice. To see them: xpm-hpc jobs --workdir {self.root}"
+            )
+            raise SystemExit(130) from None
 
     def _send(self) -> None:
         """Plan and submit what has not been sent yet."""
@@ -241,8 +266,6 @@ class experiment:
 
     def _tell_plan(self, fresh: dict[str, Job]) -> None:
         """Dry run: what is known on this machine, and what would be submitted; nobody is asked."""
-        from ..agent.layout import Layout  # the rest of a run does not need it here
-
         layout = Layout(self.root)
         states = {id_: {"state": (layout.marker(id_) or {}).get("state")} for id_ in fresh}
         former = find_former(layout, {id_: job.task for id_, job in fresh.items() if states[id_]["state"] != "done"})
@@ -254,7 +277,7 @@ class experiment:
         for group in plan.submit:
             for id_ in group.jobs:
                 needs = ", ".join(short(parent) for parent in fresh[id_].parents)
-                asked = str(fresh[id_].resources)
+                asked = str(fresh[id_].request.resources)
                 partition = fresh[id_].request.partition
                 self.monitor.say(
                     f"  {short(id_)}: would be submitted to {fresh[id_].launcher.name}"
