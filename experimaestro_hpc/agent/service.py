@@ -6,11 +6,12 @@ plain JSON values, so that they are the same in process and over SSH.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Callable
 
@@ -20,6 +21,7 @@ from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
 from .layout import Layout
+from .place import place
 from .send import Sender
 from .submit import Submitter, submission_lock
 from .tend import Tender
@@ -30,6 +32,7 @@ OPERATIONS = (
     "hello",
     "survey",
     "adopt",
+    "place",
     "submit",
     "watch",
     "explain",
@@ -127,6 +130,27 @@ class Service:
             self.watcher.forget(done)
             return {"states": self.watcher.states(done)}
 
+    def place(self, token: str, jobs: list[str], body: IO[bytes]) -> dict[str, Any]:
+        """Take in the directories of jobs that were done elsewhere; see :func:`.place.place`.
+
+        :param token: unique for the request
+        :param body: a tar stream with ``jobs/…``
+        """
+        with self._unpacked(token, body) as incoming, submission_lock(self.layout):
+            done = place(self.layout, incoming, jobs)
+        self.watcher.forget(jobs)
+        return {"done": done}
+
+    @contextlib.contextmanager
+    def _unpacked(self, token: str, body: IO[bytes]) -> Iterator[Path]:
+        incoming = self.layout.internal / "incoming" / token
+        incoming.mkdir(parents=True)
+        try:
+            files.unpack(body, incoming)
+            yield incoming
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+
     def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:
         """Take in files and submit: see :class:`.submit.Submitter`.
 
@@ -134,16 +158,10 @@ class Service:
         :param code: the code snapshot that the jobs run
         :param body: a tar stream with ``jobs/…``, ``batches/…`` and, if it was missing here, ``code/…``
         """
-        incoming = self.layout.internal / "incoming" / token
-        incoming.mkdir(parents=True)
-        try:
-            files.unpack(body, incoming)
+        with self._unpacked(token, body) as incoming:
             self._take_code(incoming, code)
             with submission_lock(self.layout):
-                submitter = Submitter(self.layout, self.scheduler, self.watcher, incoming)
-                answer = submitter.run(groups)
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+                answer = Submitter(self.layout, self.scheduler, self.watcher, incoming).run(groups)
         return {**answer, "calls": self.scheduler.calls()}
 
     def _take_code(self, incoming: Path, code: str) -> None:
