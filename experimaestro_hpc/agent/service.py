@@ -80,7 +80,7 @@ class Service:
         }
 
     def survey(self, jobs: Sequence[str], code: str = "", python: str = "") -> dict[str, Any]:
-        """What is known before a submission: states of the jobs, and whether a code snapshot is there.
+        """What is known before a submission: states of the jobs, whether a code snapshot is there, what is asked.
 
         :param python: the command that is to run the tasks; asked for its version, as far as this host can tell
         :raises XpmError: the scheduler is not here, or that Python is too old
@@ -100,6 +100,7 @@ class Service:
                 "states": self.watcher.states(jobs),
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
+                "queries": self.scheduler.queries(),
             }
 
     def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from collections.abc import Iterable, Sequence
 from ..errors import SubmissionError
 from ..resources import format_duration
 from .base import NoInformation, Request, Status, Submission
-from .command import CommandScheduler
+from .command import Commands, CommandScheduler
+from .pyslurm_query import Pyslurm, Row
 
 #: ids on one command line; sites wrap sacct and limit its line
 _CHUNK = 500
@@ -38,6 +39,7 @@ _FOR_GOOD = (
     "unsupported",
     "must be",
     "too long",
+    "dependency problem",
 )
 #: what Slurm calls the ends of jobs, and what we call them
 _ENDS = {
@@ -167,10 +169,14 @@ def expand(native: str, wanted: Iterable[str]) -> list[str]:
 
 def parse_queue(out: str, wanted: Sequence[str]) -> dict[str, Status]:
     """The jobs in what squeue printed with ``-o '%i|%T|%r|%N'``, of those in ``wanted``."""
+    return read_queue((line.strip().split("|") for line in out.splitlines()), wanted)
+
+
+def read_queue(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Status]:
+    """The jobs in rows of id, state, reason and hosts, of those in ``wanted``."""
     found: dict[str, Status] = {}
     names = set(wanted)
-    for line in out.splitlines():
-        fields = line.strip().split("|")
+    for fields in rows:
         if len(fields) != 4:
             continue
         native, state, reason, host = fields
@@ -197,10 +203,14 @@ def queue_status(state: str, reason: str, host: str) -> Status:
 
 def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
     """The jobs in what sacct printed with ``-o JobID,State,ExitCode,NodeList,Reason --parsable2``, of ``wanted``."""
+    return read_accounting((line.strip().split("|") for line in out.splitlines()), wanted)
+
+
+def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Status]:
+    """The jobs in rows of id, state, exit code, hosts and reason, of those in ``wanted``."""
     found: dict[str, Status] = {}
     names = set(wanted)
-    for line in out.splitlines():
-        fields = line.strip().split("|")
+    for fields in rows:
         if len(fields) != 5 or fields[0] not in names:
             continue
         native, state, exit_code, host, reason = fields
@@ -220,8 +230,8 @@ def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status |
     if signal.isdigit() and int(signal):
         number = 128 + int(signal)
     ours = _ENDS[word]
-    if word == "CANCELLED" and " by " not in state and reason.startswith("Dependency"):
-        ours = "dependency"  # "CANCELLED by 1001" was somebody
+    if word == "CANCELLED" and " by " not in state and (reason.startswith("Dependency") or host == "None assigned"):
+        ours = "dependency"  # "CANCELLED by 1001" was somebody; the later series give no reason
     if word == "FAILED" and number in (126, 127):
         ours = "launch"
     return Status(
@@ -234,11 +244,18 @@ def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status |
 
 
 class Slurm(CommandScheduler):
-    """Slurm's commands on this machine."""
+    """Slurm's commands on this machine, and pyslurm for queries where it can be used."""
 
     name = "slurm"
     command = "sbatch"
     arrays = True
+
+    def __init__(self, workspace: str, commands: Commands | None = None, pyslurm: Pyslurm | None = None) -> None:
+        super().__init__(workspace, commands)
+        self.pyslurm = pyslurm or Pyslurm.here(self.commands)
+
+    def queries(self) -> str:
+        return self.pyslurm.queries()
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:
@@ -272,11 +289,8 @@ class Slurm(CommandScheduler):
     def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
         if not native_ids:
             return {}
-        argv = ["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N"]
-        answer = self.commands.run(argv, extra={"SLURM_BITSTR_LEN": "0"})  # lists of elements are not cut short
-        if answer.code:
-            raise NoInformation(f"squeue: {answer.words}")
-        found = parse_queue(answer.out, native_ids)
+        rows = self.pyslurm.queue()
+        found = self._queue(native_ids) if rows is None else read_queue(rows, native_ids)
         vanished = [one for one in native_ids if one not in found or found[one].state == "ended"]
         for start in range(0, len(vanished), _CHUNK):
             for native, status in self._accounting(vanished[start : start + _CHUNK]).items():
@@ -285,10 +299,22 @@ class Slurm(CommandScheduler):
                     found[native] = status
         return found
 
+    def _queue(self, native_ids: Sequence[str]) -> dict[str, Status]:
+        argv = ["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N"]
+        answer = self.commands.run(argv, extra={"SLURM_BITSTR_LEN": "0"})  # lists of elements are not cut short
+        if answer.code:
+            raise NoInformation(f"squeue: {answer.words}")
+        return parse_queue(answer.out, native_ids)
+
     def _accounting(self, native_ids: Sequence[str]) -> dict[str, Status]:
-        argv = ["sacct", "-n", "-X", "--parsable2", "-o", "JobID,State,ExitCode,NodeList,Reason"]
-        answer = self.commands.run([*argv, "-j", ",".join(native_ids)])
-        return {} if answer.code else parse_accounting(answer.out, native_ids)  # sites without sacct: unknown
+        rows, rest = self.pyslurm.accounting(native_ids)
+        found = read_accounting(rows, native_ids)
+        if rest:
+            argv = ["sacct", "-n", "-X", "--parsable2", "-o", "JobID,State,ExitCode,NodeList,Reason"]
+            answer = self.commands.run([*argv, "-j", ",".join(rest)])
+            if not answer.code:  # sites without sacct: unknown
+                found.update(parse_accounting(answer.out, rest))
+        return found
 
     def cancel(self, native_ids: Sequence[str]) -> None:
         for start in range(0, len(native_ids), _CHUNK):
