@@ -22,7 +22,7 @@ collect_ignore_glob = [] if os.environ.get("XPM_HPC_NEWER_SLURM") else ["test_*.
 def slurm(request: pytest.FixtureRequest) -> Iterator[Slurm]:
     """Our scheduler; whichever way is asked for is the one that is used to the end."""
     scheduler = request.param()
-    way = "pyslurm 26." if request.param is with_pyslurm else "squeue"
+    way = "pyslurm " if request.param is with_pyslurm else "squeue"
     assert scheduler.queries().startswith(way), scheduler.queries()
     yield scheduler
     assert scheduler.queries().startswith(way), scheduler.queries()
@@ -69,7 +69,8 @@ def jobs(submit: Submitter) -> Iterator[dict[str, str]]:
     add("its child", "true", after=[failing])
     add("cancelled before", "true", hold=True)
     add("cancelled", "sleep 3600")
-    until(lambda: "RUNNING" in command("squeue", "-h", "-o", "%T", "-j", made["cancelled"]), "a job to run")
+    both = f"{running},{made['cancelled']}"
+    until(lambda: command("squeue", "-h", "-o", "%T", "-j", both).split() == ["RUNNING"] * 2, "the jobs to run")
     submit.slurm.cancel([made["cancelled before"], made["cancelled"]])
     alive = {"running", "held", "later", "too long"}
     ends = {one for name, one in made.items() if name not in alive and "waiting" not in name}
@@ -77,7 +78,8 @@ def jobs(submit: Submitter) -> Iterator[dict[str, str]]:
     def ended() -> bool:
         lines = command("sacct", "-n", "-X", "-P", "-o", "JobID,State", "-j", ",".join(ends)).splitlines()
         words = ("COMPLETED", "FAILED", "CANCELLED")
-        return {line.split("|")[0] for line in lines if line.split("|")[1].startswith(words)} == ends
+        done = {line.split("|")[0] for line in lines if line.split("|")[1].startswith(words)} == ends
+        return done and "COMPLETING" not in command("squeue", "-h", "-o", "%T").split()
 
     until(ended, "the jobs to end")
     yield made
