@@ -100,7 +100,7 @@ class Service:
         }
 
     def survey(self, jobs: Sequence[str], code: str = "", python: str = "") -> dict[str, Any]:
-        """What is known before a submission: states of the jobs, and whether a code snapshot is there.
+        """What is known before a submission: states of the jobs, whether a code snapshot is there, what is asked.
 
         :param python: the command that is to run the tasks; asked for its version, as far as this host can tell
         :raises XpmError: the scheduler is not here, or that Python is too old
@@ -121,6 +121,7 @@ class Service:
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
                 "largest_array": self.scheduler.largest_array(),
+                "queries": self.scheduler.queries(),
             }
 
     def adopt(self, former: dict[str, str]) -> dict[str, Any]:
