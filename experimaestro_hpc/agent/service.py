@@ -20,6 +20,7 @@ from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
+from .check import CheckJob, steps
 from .layout import Layout
 from .place import place
 from .send import Sender
@@ -42,6 +43,11 @@ OPERATIONS = (
     "fetch",
     "manifest",
     "read",
+    "clock",
+    "check",
+    "check_job_start",
+    "check_job_look",
+    "check_job_end",
 )
 
 
@@ -56,6 +62,7 @@ class Service:
         self.layout = Layout(root)
         self.scheduler: Scheduler = scheduler_class(scheduler)(root)
         self.watcher = Watcher(self.layout, self.scheduler)
+        self.check_job: CheckJob | None = None
         self.tender = Tender(self.layout, self.scheduler, self.watcher)
 
     def handle(self, request: Mapping[str, Any], body: IO[bytes] | None) -> tuple[dict[str, Any], Any]:
@@ -98,6 +105,32 @@ class Service:
             "scheduler": self.scheduler.name,
             "scheduler_found": not command or shutil.which(command) is not None,
         }
+
+    def clock(self) -> float:
+        """The time here, in seconds since 1970."""
+        return time.time()
+
+    def check(self, python: str = "") -> list[dict[str, Any]]:
+        """Whether this host can be used; see :func:`.check.steps`."""
+        return steps(self.layout, self.scheduler, python)
+
+    def check_job_start(self, script: str, report: str) -> dict[str, Any]:
+        """Submit a tiny job; see :class:`.check.CheckJob`."""
+        self.check_job = CheckJob(self.layout, self.scheduler, script, report)
+        return {"native_id": self.check_job.native}
+
+    def check_job_look(self, seconds: float) -> dict[str, Any]:
+        """What is known of the tiny job after at most ``seconds``."""
+        if self.check_job is None:
+            raise WorkspaceError("there is no such job")
+        return self.check_job.look(seconds)
+
+    def check_job_end(self) -> dict[str, Any]:
+        """End the tiny job, and leave nothing of it behind."""
+        if self.check_job is not None:
+            self.check_job.end()
+            self.check_job = None
+        return {}
 
     def survey(self, jobs: Sequence[str], code: str = "", python: str = "") -> dict[str, Any]:
         """What is known before a submission: states of the jobs, whether a code snapshot is there, what is asked.
