@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -43,6 +44,7 @@ OPERATIONS = (
     "fetch",
     "manifest",
     "read",
+    "remove",
     "clock",
     "check",
     "check_job_start",
@@ -105,6 +107,23 @@ class Service:
             "scheduler": self.scheduler.name,
             "scheduler_found": not command or shutil.which(command) is not None,
         }
+
+    def remove(self, jobs: Sequence[str]) -> dict[str, Any]:
+        """Remove the directories of jobs that have ended; returns those that are gone."""
+        trash = self.layout.internal / "incoming" / secrets.token_hex(6)
+        trash.mkdir(parents=True)
+        removed = []
+        with submission_lock(self.layout):
+            states = self.watcher.states(jobs)
+            for number, job in enumerate(jobs):
+                if states[job]["state"] in ("running", "queued", "held", "waiting"):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    self.layout.job(job).rename(trash / str(number))
+                removed.append(job)
+            self.watcher.forget(jobs)
+        shutil.rmtree(trash, ignore_errors=True)
+        return {"removed": removed}
 
     def clock(self) -> float:
         """The time here, in seconds since 1970."""
@@ -246,16 +265,21 @@ class Service:
             raise WorkspaceError(f"no job {job}", where=str(self.layout.root))
         return {"files": files.manifest(directory)}
 
-    def read(self, job: str, stream: str = "out", offset: int = 0, limit: int = 1 << 20) -> tuple[dict[str, Any], Any]:
+    def read(
+        self, job: str, stream: str = "out", offset: int = 0, limit: int = 1 << 20, attempt: int | None = None
+    ) -> tuple[dict[str, Any], Any]:
         """A piece of a job's log.
 
         :param stream: ``out`` or ``err``
         :param offset: first byte; negative counts from the end
         :param limit: bytes at most
+        :param attempt: an earlier attempt's, where its log is still there; otherwise the latest one's
         """
         if stream not in ("out", "err"):
             raise WorkspaceError(f"a job has no log {stream!r}")
         path = Path(f"{self.layout.stem(job)}.{stream}")
+        if attempt is not None and Path(f"{self.layout.stem(job)}.{attempt}.{stream}").exists():
+            path = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
         if not path.exists():
             return {"offset": 0, "size": 0}, None
         with path.open("rb") as file:

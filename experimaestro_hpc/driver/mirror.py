@@ -6,6 +6,7 @@ and the marker of a job last, so that a job that looks done is all there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -41,7 +42,9 @@ def write_here(session: Session, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         path = session.layout.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary.replace(path)  # by rename: whoever lists jobs sees that something has changed
 
 
 def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None = None, label: str = "") -> int:

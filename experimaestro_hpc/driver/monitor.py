@@ -213,6 +213,10 @@ class Monitor:
 
 def count(states: Mapping[str, Mapping[str, Any]]) -> str:
     """``3 done, 1 failed``: how many jobs are in which state."""
-    numbers = Counter(str(state.get("state")) for state in states.values())
+    return in_words(Counter(str(state.get("state")) for state in states.values()))
+
+
+def in_words(numbers: Mapping[str, int]) -> str:
+    """``3 done, 1 failed``, from how many jobs are in which state."""
     order = ("done", "failed", "running", "queued", "held", "waiting", "unscheduled")
-    return ", ".join(f"{numbers[name]} {name}" for name in order if numbers[name]) or "no jobs"
+    return ", ".join(f"{numbers[name]} {name}" for name in order if numbers.get(name)) or "no jobs"
