@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from .former import find_former
 from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, find_launcher, shipped_dir, user_dir
 from .monitor import Monitor, count, describe, last_lines, short
+from .notify import notify
 from .options import run_options
 from .plan import Plan, in_order, make_plan
 from .quiet import quiet_libraries
@@ -82,7 +84,7 @@ class experiment:
         #: jobs that are not sent at all, as what they need failed elsewhere
         self.never: set[str] = set()
         self.sessions: dict[str, Session] = {}
-        self.monitor = Monitor(self.sessions, {})
+        self.monitor = Monitor(self.sessions, {}, quiet=options.quiet)
         self.maker = JobMaker(self.root, _main_script())
 
     def __enter__(self) -> experiment:
@@ -98,11 +100,27 @@ class experiment:
         try:
             if error is None:
                 self.wait()
+                self._notify("done")
                 if run_options.get().dry_run:
                     raise SystemExit(0)  # what follows in the script wants results
+            elif isinstance(error, Exception):
+                self._notify("failed", str(error))
+        except JobsFailed as failed:
+            self._notify("failed", failed.what)
+            raise
         finally:
             for session in self.sessions.values():
                 session.close()
+
+    def _notify(self, state: str, message: str = "") -> None:
+        target = run_options.get().notify
+        if not target or self.run_mode is not RunMode.NORMAL:
+            return
+        jobs = Counter(str(one.get("state")) for one in self.monitor.states.values())
+        words = f"experiment {self.name}: {message or count(self.monitor.states)}"
+        problem = notify(target, {"experiment": self.name, "state": state, "message": words, "jobs": jobs})
+        if problem:
+            self.monitor.warn(f"nobody was notified: {problem}")
 
     def submit(self, task: Task, *, launcher: Any = None, resources: Any = None, retry: Any = None) -> Any:
         """Take a task in; see :meth:`Task.submit`."""
@@ -351,6 +369,8 @@ class experiment:
                     + (f" asking {asked}" if fresh[id_].resources != Resources() else "")
                     + (f", after {needs}" if needs else "")
                 )
+                if run_options.get().scripts:
+                    self.monitor.say(self.maker.files(fresh[id_], ".xpm/lib/HASH")[f"jobs/{id_}/job.sh"])
         self.sent |= fresh.keys()
 
 
