@@ -90,7 +90,7 @@ class StandIn(Scheduler):
         return {one: self.says.get(one, Status("queued", detail="Priority")) for one in native_ids}
 
     def cancel(self, native_ids: Sequence[str]) -> None:
-        raise AssertionError("nobody cancels here")
+        assert not native_ids, "nobody cancels here"
 
     @property
     def calls_made(self) -> list[tuple[str, str, str]]:
