@@ -33,7 +33,8 @@ def adopt(layout: Layout, former: Mapping[str, str]) -> list[str]:
         before, after = (job_name(job.split("/")[0]) for job in (old, new))
         if before != after:
             for ending in ("out", "err", "done"):  # the marker last
-                with contextlib.suppress(FileExistsError):
-                    (source / f"{after}.{ending}").symlink_to(f"{before}.{ending}")
+                if (source / f"{before}.{ending}").exists():
+                    with contextlib.suppress(FileExistsError):
+                        (source / f"{after}.{ending}").symlink_to(f"{before}.{ending}")
         done.append(new)
     return done

@@ -6,11 +6,12 @@ plain JSON values, so that they are the same in process and over SSH.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Callable
 
@@ -19,7 +20,9 @@ from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
+from .check import CheckJob, steps
 from .layout import Layout
+from .place import place
 from .send import Sender
 from .submit import Submitter, submission_lock
 from .tend import Tender
@@ -30,6 +33,7 @@ OPERATIONS = (
     "hello",
     "survey",
     "adopt",
+    "place",
     "submit",
     "watch",
     "explain",
@@ -39,6 +43,11 @@ OPERATIONS = (
     "fetch",
     "manifest",
     "read",
+    "clock",
+    "check",
+    "check_job_start",
+    "check_job_look",
+    "check_job_end",
 )
 
 
@@ -53,6 +62,7 @@ class Service:
         self.layout = Layout(root)
         self.scheduler: Scheduler = scheduler_class(scheduler)(root)
         self.watcher = Watcher(self.layout, self.scheduler)
+        self.check_job: CheckJob | None = None
         self.tender = Tender(self.layout, self.scheduler, self.watcher)
 
     def handle(self, request: Mapping[str, Any], body: IO[bytes] | None) -> tuple[dict[str, Any], Any]:
@@ -96,8 +106,34 @@ class Service:
             "scheduler_found": not command or shutil.which(command) is not None,
         }
 
+    def clock(self) -> float:
+        """The time here, in seconds since 1970."""
+        return time.time()
+
+    def check(self, python: str = "") -> list[dict[str, Any]]:
+        """Whether this host can be used; see :func:`.check.steps`."""
+        return steps(self.layout, self.scheduler, python)
+
+    def check_job_start(self, script: str, report: str) -> dict[str, Any]:
+        """Submit a tiny job; see :class:`.check.CheckJob`."""
+        self.check_job = CheckJob(self.layout, self.scheduler, script, report)
+        return {"native_id": self.check_job.native}
+
+    def check_job_look(self, seconds: float) -> dict[str, Any]:
+        """What is known of the tiny job after at most ``seconds``."""
+        if self.check_job is None:
+            raise WorkspaceError("there is no such job")
+        return self.check_job.look(seconds)
+
+    def check_job_end(self) -> dict[str, Any]:
+        """End the tiny job, and leave nothing of it behind."""
+        if self.check_job is not None:
+            self.check_job.end()
+            self.check_job = None
+        return {}
+
     def survey(self, jobs: Sequence[str], code: str = "", python: str = "") -> dict[str, Any]:
-        """What is known before a submission: states of the jobs, and whether a code snapshot is there.
+        """What is known before a submission: states of the jobs, whether a code snapshot is there, what is asked.
 
         :param python: the command that is to run the tasks; asked for its version, as far as this host can tell
         :raises XpmError: the scheduler is not here, or that Python is too old
@@ -118,6 +154,7 @@ class Service:
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
                 "largest_array": self.scheduler.largest_array(),
+                "queries": self.scheduler.queries(),
             }
 
     def adopt(self, former: dict[str, str]) -> dict[str, Any]:
@@ -127,6 +164,27 @@ class Service:
             self.watcher.forget(done)
             return {"states": self.watcher.states(done)}
 
+    def place(self, token: str, jobs: list[str], body: IO[bytes]) -> dict[str, Any]:
+        """Take in the directories of jobs that were done elsewhere; see :func:`.place.place`.
+
+        :param token: unique for the request
+        :param body: a tar stream with ``jobs/…``
+        """
+        with self._unpacked(token, body) as incoming, submission_lock(self.layout):
+            done = place(self.layout, incoming, jobs)
+        self.watcher.forget(jobs)
+        return {"done": done}
+
+    @contextlib.contextmanager
+    def _unpacked(self, token: str, body: IO[bytes]) -> Iterator[Path]:
+        incoming = self.layout.internal / "incoming" / token
+        incoming.mkdir(parents=True)
+        try:
+            files.unpack(body, incoming)
+            yield incoming
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+
     def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:
         """Take in files and submit: see :class:`.submit.Submitter`.
 
@@ -134,16 +192,10 @@ class Service:
         :param code: the code snapshot that the jobs run
         :param body: a tar stream with ``jobs/…``, ``batches/…`` and, if it was missing here, ``code/…``
         """
-        incoming = self.layout.internal / "incoming" / token
-        incoming.mkdir(parents=True)
-        try:
-            files.unpack(body, incoming)
+        with self._unpacked(token, body) as incoming:
             self._take_code(incoming, code)
             with submission_lock(self.layout):
-                submitter = Submitter(self.layout, self.scheduler, self.watcher, incoming)
-                answer = submitter.run(groups)
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+                answer = Submitter(self.layout, self.scheduler, self.watcher, incoming).run(groups)
         return {**answer, "calls": self.scheduler.calls()}
 
     def _take_code(self, incoming: Path, code: str) -> None:

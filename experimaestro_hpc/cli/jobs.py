@@ -342,6 +342,6 @@ def pull_(id: str, patterns: Sequence[str], workdir: str | None) -> int:
     root = find_workspace(workdir)
     (one,) = resolve(load_jobs(root), [id])
     with session_of(root, one["launcher"]) as session:
-        count = pull(session, [one["id"]], list(patterns) or ["**"])
+        count = pull(session, [one["id"]], list(patterns) or ["**"], label="fetching")
     print(f"{count} files came back to {one['path']}")
     return 0

@@ -21,11 +21,11 @@ class CommandTask(Task):
 
     >>> class Sort(CommandTask):
     ...     text: Param[Path]
-    ...     result: Meta[Path] = field(default_factory=PathGenerator("sorted.txt"))
+    ...     sorted: Meta[Path] = field(default_factory=PathGenerator("sorted.txt"))
     ...     def command(self):
-    ...         return ["sort", "--output", self.result, "--", self.text]
+    ...         return ["sort", "--output", self.sorted, "--", self.text]
     ...     def outputs(self):
-    ...         return [self.result]
+    ...         return [self.sorted]
     """
 
     def command(self) -> Iterable[Word]:

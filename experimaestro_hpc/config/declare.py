@@ -106,12 +106,17 @@ class PathGenerator:
     """A path inside the job directory, as a default: ``field(default_factory=PathGenerator("model.pt"))``.
 
     :param name: path below the job directory
+    :raises ParameterError: it is elsewhere
     """
 
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = str(name)
+        if self.name in ("", ".") or self.name[:1] == "/" or "\0" in self.name or ".." in self.name.split("/"):
+            from ..errors import ParameterError  # for a mistake that ends the script
+
+            raise ParameterError(f"{self.name!r} is no path below the job directory", hint='such as "model.pt"')
 
     def __call__(self) -> Any:
         return JobPath(self.name)

@@ -67,8 +67,9 @@ def _digest(config: Configured, digests: dict[int, str]) -> str:
     state: State = own["__xpm__"]
     if state.source is not None:
         pieces.append(_chunk(b"o", bytes.fromhex(_digest_of(state.source, digests))))
-    if state.init_tasks:
-        pieces.append(_chunk(b"x", b"".join([_encode(one, digests) for one in state.init_tasks])))
+    first = b"".join([_encode(one, digests) for one in state.init_tasks])
+    if first:
+        pieces.append(_chunk(b"x", first))
     return hashlib.sha256(_SCHEMA + _chunk(b"c", b"".join(pieces))).hexdigest()
 
 
@@ -165,7 +166,7 @@ def _set(value: frozenset[Any], digests: dict[int, str]) -> bytes:
 
 def _dict(value: dict[Any, Any], digests: dict[int, str]) -> bytes:
     pairs = sorted([(_encode(key, digests), _encode(item, digests)) for key, item in value.items()])
-    return _chunk(b"d", b"".join([part for pair in pairs if pair[1] for part in pair]))
+    return _chunk(b"d", b"".join([part for pair in pairs if pair[0] and pair[1] for part in pair]))
 
 
 def _chunk(tag: bytes, content: bytes) -> bytes:

@@ -64,26 +64,31 @@ class Loader:
             )
         entries = document["configs"]
         objects = [self._new(entry["class"]) for entry in entries]
+        old: list[tuple[Any, Deprecated, Any]] = []  # parts before wholes
         for entry, made in zip(entries, objects):
             home = os.path.join(self.jobs, entry["source"]) if "source" in entry else directory
             made.__dict__["__xpm__"].directory = home
+            mine = []
             for name, raw in entry["params"].items():
                 replaced = getattr(type(made), name, None)
                 if isinstance(replaced, Deprecated):  # a parameter of an earlier version of the class
-                    replaced.replace(made, self._value(raw, objects, home))
+                    mine.append((made, replaced, self._value(raw, objects, home)))
                 elif eager or not _holds_task(raw):
                     made.__dict__[name] = self._value(raw, objects, home)
                 else:
                     made.__dict__[name] = self._later(raw, objects, home)
                     _defer(type(made), name)
+            old[:0] = mine
             if "source" in entry:
                 made.__dict__["__xpm__"].source = self._later({"$task": entry["source"]}, objects, directory)
         objects[0].__dict__["__xpm__"].init_tasks = tuple(objects[number] for number in document.get("init_tasks", ()))
-        self._made(objects)
+        self._made(objects, old)
         return objects[0]
 
-    def _made(self, objects: list[Any]) -> None:
-        """All objects of a task have their values."""
+    def _made(self, objects: list[Any], old: list[tuple[Any, Deprecated, Any]]) -> None:
+        """All objects of a task have their values; ``old`` are those of deprecated parameters."""
+        for made, replaced, value in old:
+            replaced.replace(made, value)
         for made in reversed(objects):
             made.__post_init__()
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any, ClassVar, TypeVar, dataclass_transform
 
     Some = TypeVar("Some", bound="Config")
+    Anything = TypeVar("Anything")
 else:
 
     def dataclass_transform(**_options):
@@ -209,7 +210,7 @@ class LightweightTask(Config):
         raise NotImplementedError(f"{type(self).__qualname__} has no execute method")
 
 
-def setmeta(config: Config, flag: bool | None) -> Config:
+def setmeta(config: Some, flag: bool | None) -> Some:
     """Say whether ``config`` counts in the identifiers of what it is given to; returns ``config``.
 
     :param flag: ``True``: it does not count, whatever the parameter; ``False``: it does, even as a ``Meta`` parameter;
@@ -241,11 +242,14 @@ def copyconfig(config: Some, **changes: Any) -> Some:
     return copy
 
 
-def deprecate(replaced: Any) -> Any:
+def deprecate(replaced: Anything) -> Anything:
     """Decorator for a class or parameter that was replaced: what was made with it keeps counting as the replacement.
 
     A class: derive the old from the new one, and leave its body empty. A parameter: a method with the old parameter's
-    name that sets the new ones. Results of the old class or parameter are found and reused.
+    name that sets the new ones; several are called in the order of their names. Results of the old class or parameter
+    are found and reused. Leave both in place as long as such results are of use.
+
+    :raises ParameterError: the class replaces nothing, since it is not derived from a class of yours
 
     >>> @deprecate
     ... class OldName(NewName):
@@ -257,14 +261,22 @@ def deprecate(replaced: Any) -> Any:
     ...         self.rates = [value]
     """
     if not isinstance(replaced, type):
-        return Deprecated(replaced)
-    replacement = replaced.__bases__[0]
+        return Deprecated(replaced)  # type: ignore[arg-type,return-value]
+    replacement: Any = replaced.__bases__[0]
+    if not issubclass(replacement, Config) or replacement.__module__.split(".")[0] == __name__.split(".")[0]:
+        from ..errors import ParameterError  # for a mistake that ends the script
+
+        raise ParameterError(
+            f"{replaced.__qualname__} is deprecated and replaced by nothing",
+            where=f"class {replaced.__module__}.{replaced.__qualname__}",
+            hint=f"derive it from the class that replaces it: class {replaced.__name__}(NewName)",
+        )
     replaced.__xpm_replacement__ = replacement  # type: ignore[attr-defined]
-    replacement.__xpm_former__ = [*replacement.__dict__.get("__xpm_former__", ()), replaced]  # type: ignore[attr-defined]
+    replacement.__xpm_former__ = [*replacement.__dict__.get("__xpm_former__", ()), replaced]
     return replaced
 
 
-def tag(config: Config, key: str, value: object) -> Config:
+def tag(config: Some, key: str, value: object) -> Some:
     """Label ``config`` for people; the same as ``config.tag(key, value)``."""
     config.tag(key, value)
     return config

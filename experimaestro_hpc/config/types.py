@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import types
 import typing
 import warnings
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from .checks import LEAVES, Check, Mismatch, checker, evaluate, short, shown_cla
 from .declare import MISSING, Configured, Deferred, Deprecated, Field, State
 from .objects import LightweightTask
 
+_OURS = __name__.split(".")[0] + "."
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
 
@@ -58,9 +60,19 @@ def fields_of(cls: type) -> dict[str, Parameter]:
                 found[name] = _parameter(base, name, declared)
         for name in found.keys() & base.__dict__.keys():  # word = "x" below an inherited word: Param[str]
             value = _given(base, name)
+            if isinstance(value, Deprecated):
+                del found[name]
+                continue
             if value is not MISSING and not isinstance(value, Field) and found[name].default is not value:
                 found[name] = found[name]._replace(default=value, default_factory=None)
     for parameter in found.values():
+        for base in cls.__mro__:
+            if base.__module__.startswith(_OURS) and isinstance(vars(base).get(parameter.name), types.FunctionType):
+                raise ParameterError(
+                    f"{cls.__qualname__}.{parameter.name} cannot be a parameter: it is a method of {base.__qualname__}",
+                    where=shown_class(cls),
+                    hint="choose another name",
+                )
         if parameter.kind == "constant" and parameter.make_default() is MISSING:
             raise ParameterError(f"constant {parameter.name!r} has no value", where=shown_class(cls))
         if parameter.default is not MISSING:
@@ -109,7 +121,7 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
                     continue
                 raise _missing(cls, parameter)
         config.__dict__[name] = _check(cls, parameter, value)
-    for replaced, value in old:
+    for replaced, value in sorted(old, key=lambda one: one[0].name):  # as inside a job
         _warn(f"{cls.__qualname__}.{replaced.name} is deprecated")
         replaced.replace(config, value)
     if old:
@@ -127,7 +139,7 @@ def _missing(cls: type, parameter: Parameter) -> ParameterError:
 def _warn_of(cls: type, parameters: dict[str, Parameter]) -> None:
     """Tell of the use of a deprecated class, which must be its replacement in all but its name."""
     replacement = cls.__dict__["__xpm_replacement__"]
-    if parameters != fields_of(replacement):
+    if _declared_alike(parameters) != _declared_alike(fields_of(replacement)):
         raise ParameterError(
             f"{cls.__qualname__} is deprecated and has parameters of its own",
             where=shown_class(cls),
@@ -136,10 +148,20 @@ def _warn_of(cls: type, parameters: dict[str, Parameter]) -> None:
     _warn(f"{cls.__qualname__} is deprecated: use {replacement.__qualname__}")
 
 
+def _declared_alike(parameters: dict[str, Parameter]) -> dict[str, Any]:
+    """Parameters without their checks, which are made anew for each class."""
+    return {name: parameter._replace(check=_unchecked) for name, parameter in parameters.items()}
+
+
+def _unchecked(value: Any) -> Any:
+    return value
+
+
 def _warn(words: str) -> None:
     """A warning that people see, at the line of theirs that is to be changed."""
-    file, _, line = _caller().rpartition(":")
-    warnings.warn_explicit(words, FutureWarning, file, int(line))
+    frame = _caller_frame()
+    told = frame.f_globals.setdefault("__warningregistry__", {})  # once for each line, not for each object
+    warnings.warn_explicit(words, FutureWarning, frame.f_code.co_filename, frame.f_lineno, registry=told)
 
 
 def set_init_tasks(task: Configured, init_tasks: Any) -> None:
@@ -148,7 +170,12 @@ def set_init_tasks(task: Configured, init_tasks: Any) -> None:
     :raises ParameterError: one is a task, or has no ``execute``; or the task was submitted with others
     """
     state: State = task.__dict__["__xpm__"]
-    wanted = tuple(init_tasks)
+    try:
+        wanted = tuple(init_tasks)
+    except TypeError:
+        raise ParameterError(
+            f"init_tasks is a list, not {short(init_tasks)} ({type(init_tasks).__name__})", where=_caller()
+        ) from None
     for one in wanted:
         if not isinstance(one, LightweightTask):
             raise ParameterError(
@@ -173,9 +200,14 @@ def set_meta(config: Configured, flag: bool | None) -> None:
 
 
 def copied(config: Any, changes: dict[str, Any]) -> Any:
-    """A new object like ``config`` with ``changes``."""
+    """A new object like ``config`` with ``changes``.
+
+    :raises ParameterError: an unknown or wrong parameter, or ``config`` has none
+    """
+    if not isinstance(config, Configured):
+        raise ParameterError(f"{short(config)} has no parameters", where=_caller())
     kept = {
-        name: config.__dict__[name]
+        name: getattr(config, name)  # inside a job some values are read, or made, when they are looked at
         for name, parameter in fields_of(type(config)).items()
         if parameter.kind != "constant"
     }
@@ -191,9 +223,11 @@ def checked(config: Configured, name: str, value: Any) -> Any:
     :raises ParameterError: the object was submitted, the parameter is a constant, or the value is wrong
     """
     parameter = fields_of(type(config)).get(name)
-    if parameter is None:
-        return value
     owner = type(config).__qualname__
+    if parameter is None:
+        if isinstance(getattr(type(config), name, None), Deprecated):
+            raise ParameterError(f"{owner}.{name} was replaced by other parameters", where=_caller())
+        return value
     state: State = config.__dict__["__xpm__"]
     if state.sealed:
         raise ParameterError(
@@ -329,10 +363,15 @@ def _check(cls: type, parameter: Parameter, value: Any, where: str = "") -> Any:
 
 def _caller() -> str:
     """File and line of the user's code that led here."""
+    frame = _caller_frame()
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def _caller_frame() -> types.FrameType:
     frame = sys._getframe(1)
     while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
         frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return frame
 
 
 def _text(wanted: Any) -> str:

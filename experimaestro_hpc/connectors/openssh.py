@@ -96,9 +96,8 @@ class OpenSshConnector:
         if self.asked:
             return
         self.asked = True
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        lives = subprocess.run([*base, "-O", "check", "--", self.host], **quiet, check=False).returncode == 0
-        if not lives:
+        lives = subprocess.run([*base, "-O", "check", "--", self.host], capture_output=True, check=False)
+        if lives.returncode:
             subprocess.run([*base, "--", self.host, "true"], stdout=subprocess.DEVNULL, check=False)
 
     def explain(self, complaint: str) -> ConnectionFailed:

@@ -9,10 +9,12 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from ..agent.layout import Layout
 from ..agent.retry import RESUMABLE, check_retry, parse_retry
 from ..config import context
 from ..config.context import RunMode
@@ -30,10 +32,11 @@ from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, find_launcher, shipped_dir, user_dir
 from .monitor import Monitor, count, describe, last_lines, short
 from .options import run_options
-from .plan import Plan, make_plan
+from .plan import Plan, in_order, make_plan
 from .quiet import quiet_libraries
 from .session import Session
 from .submission import Submission
+from .transfer import fetch_whole
 
 #: seconds after a Ctrl-C in which another one cancels the jobs
 SECOND_THOUGHT = 3.0
@@ -47,6 +50,7 @@ class experiment:
     :param port: of the web page; ``None`` or 0: none
     :param launcher: name or file of the launcher; otherwise ``XPM_HPC_LAUNCHER``, otherwise ``local``
     :param run_mode: what to do with the tasks
+    :param keep_going: end without an error even if jobs failed; they are told of all the same
     :raises JobsFailed: at the end of the block, when a job failed
     :raises XpmError: a file is wrong, or the cluster cannot be reached
 
@@ -61,6 +65,7 @@ class experiment:
         port: int | None = None,
         launcher: str | Launcher | None = None,
         run_mode: RunMode = RunMode.NORMAL,
+        keep_going: bool = False,
     ) -> None:
         hook.install()
         quiet_libraries()
@@ -68,11 +73,14 @@ class experiment:
         self.name = check_name(name)
         self.root = Path(options.workdir or workdir).expanduser().absolute()
         self.port = port
+        self.keep_going = keep_going
         self.run_mode = RunMode.DRY_RUN if options.dry_run else run_mode
         self.detach = options.detach
         self.launcher = _launcher(options.launcher or launcher)
         self.jobs: dict[str, Job] = {}
         self.sent: set[str] = set()
+        #: jobs that are not sent at all, as what they need failed elsewhere
+        self.never: set[str] = set()
         self.sessions: dict[str, Session] = {}
         self.monitor = Monitor(self.sessions, {})
         self.maker = JobMaker(self.root, _main_script())
@@ -145,33 +153,44 @@ class experiment:
 
         :raises JobsFailed: when a job failed
         """
-        self._send()
+        self._send_or_stop()
         if self.run_mode is not RunMode.NORMAL or not self.jobs:
             return
         self._follow(self.jobs)
         failed = {job: state for job, state in self.monitor.states.items() if state["state"] == "failed"}
         self.monitor.say(f"experiment {self.name}: {count(self.monitor.states)}")
-        if failed:
+        if failed and not self.keep_going:
+            first = next((job for job, state in failed.items() if state.get("reason") != "dependency"), "")
+            lines = last_lines(self._layout_of(first), first) if first else []
             raise JobsFailed(
                 f"{len(failed)} of {len(self.jobs)} jobs failed",
                 where=f"experiment {self.name}",
-                hint="\n".join(_shown(describe(job, state) for job, state in failed.items()))
-                + f"\nsee: xpm-hpc jobs show ID --workdir {self.root}",
+                hint="\n".join(
+                    [
+                        *_shown(describe(job, state) for job, state in failed.items()),
+                        *([f"the end of the log of {short(first)}:"] if lines else []),
+                        *(f"| {line}" for line in lines),
+                        f"see: xpm-hpc jobs why ID --workdir {self.root}",
+                    ]
+                ),
             )
+
+    def _layout_of(self, job: str) -> Layout:
+        """The workspace on this machine where a job's files are."""
+        return self.sessions[self.monitor.launchers[job]].layout
 
     def wait_for(self, job: str) -> None:
         """Wait for one job; see :meth:`Task.result`."""
-        self._send()
+        self._send_or_stop()
         if self.run_mode is not RunMode.NORMAL:
             raise XpmError("a result is wanted, and nothing is run", where=f"run mode {self.run_mode.value}")
         self._follow([job])
         state = self.monitor.states[job]
         if state["state"] == "failed":
-            layout = self.sessions[self.monitor.launchers[job]].layout
             raise JobsFailed(
                 f"{short(job)} failed ({state.get('reason')}): {state.get('message', '')}",
                 where=f"experiment {self.name}",
-                hint="\n".join(last_lines(layout, job)),
+                hint="\n".join(last_lines(self._layout_of(job), job)),
             )
 
     def _follow(self, jobs: Iterable[str]) -> None:
@@ -199,23 +218,73 @@ class experiment:
             cancelled = self.monitor.cancel()
             self.monitor.say(f"\ncancelled {cancelled} job(s)")
 
+    def _send_or_stop(self) -> None:
+        try:
+            self._send()
+        except KeyboardInterrupt:
+            self.monitor.say(
+                "\ninterrupted while jobs were submitted: some may run already. Run the script again to go on: it"
+                f" submits nothing twice. To see them: xpm-hpc jobs --workdir {self.root}"
+            )
+            raise SystemExit(130) from None
+
     def _send(self) -> None:
         """Plan and submit what has not been sent yet."""
         fresh = {id_: job for id_, job in self.jobs.items() if id_ not in self.sent}
         if not fresh:
             return
-        self._check_places()
+        in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
         if self.run_mode is RunMode.DRY_RUN:
             self._tell_plan(fresh)
             return
         remember(self.root)
+        while fresh:
+            ready, elsewhere = self._ready(fresh)
+            if ready:
+                self._send_now({id_: fresh.pop(id_) for id_ in ready})
+            open_ = [job for job in elsewhere if not self.monitor.is_over(job)]
+            if open_:
+                self.monitor.say(
+                    f"  {len(fresh)} jobs wait for {len(open_)} on another launcher; they are sent when those are"
+                    " done, so this process must go on until then"
+                )
+                self.monitor.wait(open_)
+
+    def _ready(self, fresh: dict[str, Job]) -> tuple[list[str], list[str]]:
+        """The jobs that can be sent, and the jobs on other launchers that the rest waits for.
+
+        A job whose parent failed elsewhere fails here and now.
+        """
+        ready: list[str] = []
+        elsewhere: dict[str, None] = {}
+        for job in in_order([job.planned() for job in self.jobs.values()]):
+            if job.id not in fresh:
+                continue
+            away = [one for one in job.parents if self.jobs[one].launcher.name != fresh[job.id].launcher.name]
+            open_ = [one for one in away if self.run_mode is RunMode.NORMAL and not self.monitor.is_over(one)]
+            failed = [one for one in job.parents if one in self.never or (one in away and self._has_failed(one))]
+            if failed:
+                words = f"its parent {short(failed[0])} failed"
+                self.monitor.note({job.id: {"state": "failed", "reason": "dependency", "message": words}}, False)
+                fresh.pop(job.id)
+                self.never.add(job.id)
+                self.sent.add(job.id)
+            elif open_ or any(one in fresh and one not in ready for one in job.parents):
+                elsewhere.update(dict.fromkeys(one for one in open_ if one not in fresh or one in ready))
+            else:
+                ready.append(job.id)
+        return ready, list(elsewhere)
+
+    def _has_failed(self, job: str) -> bool:
+        return bool(self.monitor.states.get(job, {}).get("state") == "failed")
+
+    def _send_now(self, fresh: dict[str, Job]) -> None:
+        """Submit jobs of which no parent is still to be done elsewhere."""
         for launcher in {job.launcher.name: job.launcher for job in fresh.values()}.values():
             mine = {id_: job for id_, job in fresh.items() if job.launcher.name == launcher.name}
-            session = self.sessions.get(launcher.name)
-            if session is None:
-                session = self.sessions[launcher.name] = Session(launcher, self.root)
             self.monitor.launchers = {**self.monitor.launchers, **dict.fromkeys(mine, launcher.name)}
-            submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine))
+            session = self._session(launcher)
+            submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine), self._make_whole)
             if self.run_mode is RunMode.GENERATE_ONLY:
                 submission.generate()
             else:
@@ -224,25 +293,45 @@ class experiment:
         script = str(self.maker.script or "")
         note_jobs(self.root, self.name, script, {id_: job.summary() for id_, job in self.jobs.items()})
 
-    def _needed_by(self, jobs: dict[str, Job]) -> dict[str, Job]:
-        """Jobs of earlier rounds that the new ones need."""
-        parents = {parent for job in jobs.values() for parent in job.parents}
-        return {id_: self.jobs[id_] for id_ in parents if id_ in self.jobs and id_ not in jobs}
+    def _session(self, launcher: Launcher) -> Session:
+        if launcher.name not in self.sessions:
+            self.sessions[launcher.name] = Session(launcher, self.root)
+        return self.sessions[launcher.name]
 
-    def _check_places(self) -> None:
-        for job in self.jobs.values():
+    def _make_whole(self, jobs: list[str]) -> list[str]:
+        """Bring all results of jobs that ran elsewhere to this machine; those for which that was possible."""
+        found: list[str] = []
+        by_place: dict[str, list[str]] = {}
+        for job in jobs:
+            by_place.setdefault(str(Layout(self.root).record(job).get("launcher") or ""), []).append(job)
+        for place, mine in by_place.items():
+            try:
+                session = self._session(_launcher(place))
+                fetch_whole(session, mine)
+            except XpmError as error:
+                self.monitor.say(f"  the results of {len(mine)} jobs are not all here, so they run again: {error}")
+                continue
+            found += mine
+        return found
+
+    def _needed_by(self, jobs: dict[str, Job]) -> dict[str, Job]:
+        """Jobs of earlier rounds that the new ones need, at any depth; none above those that ran elsewhere."""
+        found: dict[str, Job] = {}
+        todo = list(jobs.values())
+        while todo:
+            job = todo.pop()
             for parent in job.parents:
-                if parent in self.jobs and self.jobs[parent].launcher.name != job.launcher.name:
-                    raise XpmError(
-                        f"{short(job.id)} on launcher {job.launcher.name!r} needs {short(parent)}"
-                        f" on {self.jobs[parent].launcher.name!r}",
-                        hint="tasks that need each other must use the same launcher in this version",
-                    )
+                if parent in jobs or parent in found:
+                    continue
+                found[parent] = self.jobs[parent]
+                if self.jobs[parent].launcher.name == job.launcher.name:
+                    todo.append(found[parent])
+                else:
+                    found[parent] = replace(self.jobs[parent], parents=())
+        return found
 
     def _tell_plan(self, fresh: dict[str, Job]) -> None:
         """Dry run: what is known on this machine, and what would be submitted; nobody is asked."""
-        from ..agent.layout import Layout  # the rest of a run does not need it here
-
         layout = Layout(self.root)
         states = {id_: {"state": (layout.marker(id_) or {}).get("state")} for id_ in fresh}
         former = find_former(layout, {id_: job.task for id_, job in fresh.items() if states[id_]["state"] != "done"})
@@ -254,7 +343,7 @@ class experiment:
         for group in plan.submit:
             for id_ in group.jobs:
                 needs = ", ".join(short(parent) for parent in fresh[id_].parents)
-                asked = str(fresh[id_].resources)
+                asked = str(fresh[id_].request.resources)
                 partition = fresh[id_].request.partition
                 self.monitor.say(
                     f"  {short(id_)}: would be submitted to {fresh[id_].launcher.name}"

@@ -30,9 +30,9 @@ def find_end(environ: Mapping[str, str], ask: Callable[[list[str]], str]) -> flo
 
 def parse_left(text: str) -> float | None:
     """Seconds in what squeue says of the time left: ``1-02:03:04``, ``02:03:04``, ``03:04``; None for ``UNLIMITED``."""
-    days, _, clock = text.strip().rpartition("-")
-    parts = [*([days] if days else ["0"]), *clock.split(":")]
-    if not all(part.isdigit() for part in parts):
+    days, dash, clock = text.strip().rpartition("-")
+    parts = [days if dash else "0", *clock.split(":")]
+    if len(parts) > 4 or not all(part.isdecimal() for part in parts):
         return None
     seconds = 0
     for part in parts[1:]:
@@ -53,9 +53,10 @@ def remaining_time() -> float | None:
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        number = float(text)
     except ValueError:
         return None
+    return number if 0 < number < float("inf") else None
 
 
 def _output(argv: list[str]) -> str:

@@ -145,7 +145,7 @@ def _stopped(stop: GracefulTimeout, record: dict[str, Any]) -> dict[str, Any]:
     sys.stdout.flush()
     if isinstance(stop, Ended) or start_again(os.environ, record):
         return {}
-    return {"state": "failed", "reason": "timeout", "message": f"stopped before its time limit: {stop}"}
+    return {"state": "failed", "reason": "timeout", "message": str(stop) or "stopped before the time limit"}
 
 
 def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -> int:
@@ -172,10 +172,13 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
         from .resume import listen  # its signals are not for other tasks
 
         listen()
+    one = None
     try:
         for one in (*task.__dict__["__xpm__"].init_tasks, task):
             one.execute()
     except SystemExit as wanted:
+        if one is not task and not wanted.code:
+            raise Failure("exit", f"{type(one).__qualname__} ended the process before the task was executed") from None
         if wanted.code is None or isinstance(wanted.code, int):
             code = int(wanted.code or 0)
             return code & 0xFF or int(code != 0)  # no failure becomes a success by its last byte

@@ -97,7 +97,7 @@ class Ended:
     def error(self, status: int, *words: str) -> str:
         """Its only error message, which must hold all `words`, at the end of a run without a traceback."""
         assert self.status == status, self
-        assert "Traceback" not in self.text, self
+        assert "\nTraceback" not in f"\n{self.text}", self
         assert len(re.findall("^error: ", self.text, re.MULTILINE)) == 1, self
         message = self.err[self.err.index("error: ") :]
         for word in words:

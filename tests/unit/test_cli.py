@@ -143,7 +143,8 @@ def test_run_and_run_again(ran):
     assert "4 jobs on local: 2 to run, 2 done before" in second.out
     assert "error: experiment demo: 2 of 4 jobs failed" in second.err
     assert "KeyError: 'no such key'" in second.out and "about to fail" in second.out
-    assert "Traceback" not in second.err
+    assert "| KeyError: 'no such key'" in second.err
+    assert "\nTraceback" not in f"\n{second.err}"
 
 
 @pytest.mark.parametrize(

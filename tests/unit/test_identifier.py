@@ -16,8 +16,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experimaestro_hpc import Config, Constant, Meta, Param, PathGenerator, Task, field, identifier
+from experimaestro_hpc import (
+    Config,
+    Constant,
+    LightweightTask,
+    Meta,
+    Param,
+    PathGenerator,
+    Task,
+    field,
+    identifier,
+    setmeta,
+)
 from experimaestro_hpc.config.identifier import _chunk, _encode
+from experimaestro_hpc.config.types import set_init_tasks
 
 
 class Colour(enum.Enum):
@@ -96,12 +108,48 @@ def test_frozen(value, frozen):
     assert of(value)[:16] == frozen
 
 
+class First(LightweightTask):
+    __xpmid__ = "frozen.First"
+    value: Param[Any] = None
+
+
+def with_init(*init_tasks: LightweightTask) -> Link:
+    link = Link(n=3)
+    set_init_tasks(link, init_tasks)
+    return link
+
+
+@pytest.mark.parametrize(
+    ("task", "frozen"),
+    [
+        (with_init(), "721eb92e8ea27cb3"),
+        (with_init(First()), "e39b680410afae99"),
+        (with_init(First(value="x"), First()), "b2685700b262ed98"),
+        (with_init(First(value=Link())), "bbf4d620ac18a74b"),
+        (Link(before=with_init(First())), "74ec3926e3e4de1e"),
+        (with_init(setmeta(First(), True)), "721eb92e8ea27cb3"),
+        (with_init(setmeta(First(value=1), True), First()), "e39b680410afae99"),
+    ],
+)
+def test_frozen_init_tasks(task, frozen):
+    assert identifier(task)[:16] == frozen
+
+
+def chunk(tag: bytes, content: bytes) -> bytes:
+    """As the documentation says it."""
+    return tag + struct.pack(">Q", len(content)) + content
+
+
+def test_init_tasks_in_words():
+    inner = [bytes.fromhex(identifier(First(value=value))) for value in (2, 1)]
+    parts = chunk(b"t", b"frozen.Link") + chunk(b"k", b"n") + chunk(b"i", b"3")
+    parts += chunk(b"x", b"".join(chunk(b"c", digest) for digest in inner))
+    found = identifier(with_init(First(value=2), First(value=1)))
+    assert found == hashlib.sha256(b"xpm-hpc identifier 1" + chunk(b"c", parts)).hexdigest()
+
+
 def test_the_scheme_in_words():
     """The name of the scheme, then tag, length and content of the object: its type, then name and value of each."""
-
-    def chunk(tag: bytes, content: bytes) -> bytes:
-        return tag + struct.pack(">Q", len(content)) + content
-
     parts = chunk(b"t", b"frozen.Box") + chunk(b"k", b"value") + chunk(b"l", chunk(b"s", b"x") + chunk(b"i", b"-ff"))
     assert of(["x", -255]) == hashlib.sha256(b"xpm-hpc identifier 1" + chunk(b"c", parts)).hexdigest()
 

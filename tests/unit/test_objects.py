@@ -94,6 +94,14 @@ def test_names_that_a_parameter_may_have(name):
     assert getattr(cls(**{name: 2.5}), name) == 2.5
 
 
+@pytest.mark.parametrize("name", ["tag", "submit", "result", "execute"])
+def test_names_that_a_parameter_cannot_have(name):
+    """Otherwise ``task.result()`` calls the parameter's value."""
+    cls = type("Odd", (Task,), {"__annotations__": {name: Param[float]}})
+    with pytest.raises(ParameterError, match=rf"Odd\.{name} cannot be a parameter: it is a method of (Task|Config)"):
+        cls(**{name: 2.5})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -171,6 +179,17 @@ def test_a_default_object_cannot_be_changed_for_all():
     say.model = Model(layers=9)
     assert Say(word="x").model.layers == 3
     assert identifier(say) != identifier(Say(word="x"))
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "..", "a/../../b", "../b", "", ".", "a\0b"])
+def test_a_generated_path_is_in_the_job_directory(name):
+    with pytest.raises(ParameterError, match="is no path below the job directory"):
+        PathGenerator(name)
+
+
+@pytest.mark.parametrize("name", ["a b $(x)", "a/b", "..a", Path("a/b")])
+def test_names_of_generated_paths(name):
+    assert PathGenerator(name)().name == str(name)
 
 
 def test_default_factories():

@@ -244,6 +244,24 @@ DONE = {"state": "done"}
 def test_what_was_done_elsewhere(states, here, done, submitted):
     """A chain a, b, c; what is done here counts, unless a job that is to run there needs its files."""
     chain = [PlannedJob("a", (), None), PlannedJob("b", ("a",), None), PlannedJob("c", ("b",), None)]
-    known = with_done_here(chain, states, dict.fromkeys(here, DONE))
+    known, lacking = with_done_here(chain, states, dict.fromkeys(here, DONE))
+    assert lacking == []
     assert [job for job in "abc" if known.get(job) == DONE] == list(done)
     assert make_plan(chain, known).submitted == list(submitted)
+
+
+def test_results_that_can_be_sent_are_sent():
+    """What is done here and needed there is sent, if all of it can be had; otherwise it runs there."""
+    chain = [PlannedJob("a", (), None), PlannedJob("b", ("a",), None), PlannedJob("c", ("b",), None)]
+    asked: list[str] = []
+
+    def make_whole(jobs):
+        asked.extend(jobs)
+        return [job for job in jobs if job != "b"]
+
+    known, lacking = with_done_here(chain, {}, {"a": DONE, "b": DONE}, make_whole)
+    assert (asked, lacking) == (["b", "a"], ["a"])
+    assert make_plan(chain, known).submitted == ["b", "c"]
+    known, lacking = with_done_here(chain, {}, {"a": DONE, "b": DONE}, lambda jobs: jobs)
+    assert lacking == ["b"]
+    assert make_plan(chain, known).submitted == ["c"]

@@ -295,6 +295,7 @@ slurm_load_jobs: something
         ("CANCELLED by 1001", "0:15", "None", Status("ended", "cancelled", "CANCELLED by 1001", 143, "node1")),
         ("CANCELLED+", "0:0", "None", Status("ended", "cancelled", "CANCELLED+", 0, "node1")),
         ("CANCELLED", "0:0", "Dependency", Status("ended", "dependency", "CANCELLED (Dependency)", 0, "node1")),
+        ("CANCELLED", "0:0", "None", Status("ended", "cancelled", "CANCELLED", 0, "node1")),
         ("PREEMPTED", "0:0", "None", Status("ended", "preempted", "PREEMPTED", 0, "node1")),
         ("NODE_FAIL", "1:0", "None", Status("ended", "node_fail", "NODE_FAIL", 1, "node1")),
         ("REVOKED", "", "None", Status("ended", "cancelled", "REVOKED", None, "node1")),
@@ -308,6 +309,25 @@ slurm_load_jobs: something
 )
 def test_ended_status(state, exit_code, reason, expected):
     assert ended_status(state, exit_code, "node1", reason) == expected
+
+
+def test_what_26_05_says_otherwise():
+    """22.05 takes 128 off an exit status, and gives a reason with a job whose parent has failed."""
+    out = """\
+3|FAILED|255:0|n1|None||||
+4|FAILED|127:0|n1|None||||
+5|FAILED|137:0|n1|None||||
+17|CANCELLED|0:0|None assigned|None||||
+18|CANCELLED by 1000|0:0|None assigned|None||||
+12_[0-5,9%2]|PENDING|0:0|None assigned|None||||
+"""
+    assert parse_accounting(out, ["3", "4", "5", "17", "18", "12_0"]) == {
+        "3": Status("ended", "exit", "FAILED", 255, "n1"),
+        "4": Status("ended", "launch", "FAILED", 127, "n1"),
+        "5": Status("ended", "exit", "FAILED", 137, "n1"),
+        "17": Status("ended", "dependency", "CANCELLED", 0),
+        "18": Status("ended", "cancelled", "CANCELLED by 1000", 0),
+    }
 
 
 def test_parse_accounting():
@@ -499,6 +519,7 @@ def test_submit_of_another_attempt_or_after_another_array(slurm, fake, changes, 
         ("Batch job submission failed: Invalid account or account/partition combination specified", True),
         ("Batch job submission failed: Invalid generic resource (gres) specification", True),
         ("unrecognized option '--nonsense'", True),
+        ("Batch job submission failed: Job dependency problem", True),  # 26.05, of a job that it does not know
         ("Unable to open file /w/job.sh", True),
         # busy, or full: they say nothing about the job
         ("Batch job submission failed: Socket timed out on send/recv operation", False),
