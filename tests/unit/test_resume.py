@@ -92,7 +92,7 @@ def test_a_warning_reaches_the_task_which_saves_its_state(workspace, wait_until)
     assert job.text("saved") == "its time limit is near"
     marker = job.marker
     assert (marker["state"], marker["reason"], marker["exit_code"]) == ("failed", "timeout", 1)
-    assert marker["message"] == "stopped before its time limit: its time limit is near"
+    assert marker["message"] == "its time limit is near"
     assert job.record["reason"] == "timeout"
 
 
@@ -114,7 +114,7 @@ def test_one_warning_is_enough(workspace, wait_until):
     process.send_signal(signal.SIGUSR2)
     (job.directory / "go").touch()
     assert process.wait(LONG) == 1
-    assert job.marker["message"] == "stopped before its time limit: its time limit is near"
+    assert job.marker["message"] == "its time limit is near"
 
 
 def test_a_task_that_ends_well_after_all(workspace, wait_until):
