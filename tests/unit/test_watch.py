@@ -142,6 +142,17 @@ def test_a_receipt_that_is_completed_meanwhile_is_read_again(place, before, expe
     assert (place.state()["state"], place.state()["native_id"]) == ("queued", "17")
 
 
+def test_a_receipt_of_another_version_is_read(place):
+    """With fields that have gone, and without those that have come."""
+    place.write(JOB, "job.json", {"batch": "t"})
+    old = {"token": "t", "scheduler": "standin", "name": "say-t", "is_array": False, "jobs": {"0": JOB}}
+    path = place.layout.batch("t") / "receipt.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**old, "state": "submitted", "natives": {JOB: "17"}, "words": "", "time": 5.0}))
+    place.scheduler.answer = {"17": RUNNING}
+    assert place.state()["state"] == "running"
+
+
 # --- The marker wins
 
 
