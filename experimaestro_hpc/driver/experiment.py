@@ -135,7 +135,7 @@ class experiment:
         if not self.jobs:
             self.maker.use_code_of(task)
         if id_ not in self.jobs:
-            self.jobs[id_] = Job(
+            job = Job(
                 id=id_,
                 task=task,
                 parents=tuple(job_id(parent) for parent in parents_of(task)),
@@ -145,7 +145,8 @@ class experiment:
                 retry=policy,
             )
             if policy:
-                check_retry(policy, self.jobs[id_].asked)
+                check_retry(policy, job.asked)
+            self.jobs[id_] = job
         state: State = task.__dict__["__xpm__"]
         state.job = Handle(self, id_)
         state.directory = str(self.root / "jobs" / id_)
