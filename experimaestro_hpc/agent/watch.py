@@ -67,8 +67,8 @@ class Watcher:
                 natives[job] = native
             else:
                 found[job] = native
-        if natives:
-            self._ask(list(natives.values()), max_age)
+        if natives and self._ask(list(natives.values()), max_age) and not self.scheduler.ends_orphans:
+            self._end_orphans(natives)
         for job, native in natives.items():
             found[job] = self._live(job, native)
         return found
@@ -120,13 +120,14 @@ class Watcher:
         known: State = {"submitted": receipt.time if receipt else None, "attempt": record.get("attempt", 1)}
         return known
 
-    def _ask(self, natives: list[str], max_age: float) -> None:
+    def _ask(self, natives: list[str], max_age: float) -> bool:
+        """Ask the scheduler, unless its last answer will do; whether it has just answered."""
         now = self.clock()
         fresh = self.asked_at is not None and now - self.asked_at < max_age
         if fresh and all(native in self.statuses or native in self.first_missed for native in natives):
-            return
+            return False
         if fresh and self.trouble:
-            return  # no hammering of a scheduler in trouble
+            return False  # no hammering of a scheduler in trouble
         self.asked_at = now
         try:
             answer = self.scheduler.query(natives)
@@ -134,7 +135,7 @@ class Watcher:
             self.trouble = str(error)
             for native in natives:  # what nobody answers about is not missing
                 self.first_missed.pop(native, None)
-            return
+            return False
         self.trouble = ""
         self.statuses.update(answer)
         for native in natives:
@@ -142,6 +143,31 @@ class Watcher:
                 self.first_missed.pop(native, None)
             else:
                 self.first_missed.setdefault(native, now)
+        return True
+
+    def _end_orphans(self, natives: dict[str, str]) -> None:
+        """End the jobs that wait for one that failed, and those that wait for these.
+
+        The scheduler would start them once their other parents have ended as well, for nothing.
+        """
+        orphans: dict[str, Status] = {}
+        count = -1
+        while count < len(orphans):
+            count = len(orphans)
+            for job, native in natives.items():
+                status = self.statuses.get(native)
+                if native in orphans or status is None or status.state not in ("queued", "held"):
+                    continue
+                for parent in self._record(job).get("parents", ()):
+                    if self._final_state(parent) == "failed" or natives.get(parent) in orphans:
+                        orphans[native] = Status("ended", "dependency", f"its parent {parent} failed")
+        if orphans:
+            try:
+                self.scheduler.cancel(list(orphans))
+            except NoInformation as error:
+                self.trouble = str(error)  # the next look tries again
+            else:
+                self.statuses.update(orphans)
 
     def _live(self, job: str, native: str) -> State:
         """The state of a job that has a native id and no marker."""

@@ -98,6 +98,8 @@ class Scheduler(abc.ABC):
     command: ClassVar[str] = ""
     #: whether many equal jobs can be one submission
     arrays: ClassVar[bool] = False
+    #: whether it ends by itself what waits for a job that failed; otherwise whoever watches the jobs does
+    ends_orphans: ClassVar[bool] = True
 
     def __init__(self, workspace: str) -> None:
         self.workspace = workspace

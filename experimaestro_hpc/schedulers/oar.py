@@ -298,6 +298,7 @@ class Oar(CommandScheduler):
     name = "oar"
     command = "oarsub"
     arrays = True
+    ends_orphans = False  # -a waits for an end, good or bad
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:
