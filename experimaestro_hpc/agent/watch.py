@@ -42,6 +42,7 @@ class Watcher:
         self.first_missed: dict[str, float] = {}
         self.cancelled: set[str] = set()  # native ids that were cancelled through us before they ran
         self.asked_at: float | None = None
+        self.asking = 0.0  # seconds that the last answer took
         self.trouble = ""
         self.rest_until = 0.0
 
@@ -136,6 +137,7 @@ class Watcher:
             for native in natives:  # what nobody answers about is not missing
                 self.first_missed.pop(native, None)
             return False
+        self.asking = self.clock() - now
         self.trouble = ""
         self.statuses.update(answer)
         for native in natives:
@@ -250,7 +252,7 @@ class Watcher:
             if seconds:
                 time.sleep(max(0.0, min(self.rest_until, deadline) - self.clock()))
             began = self.clock()
-            interval = FASTEST if self.scheduler.command else 0.1
+            interval = max(FASTEST, 5 * self.asking) if self.scheduler.command else 0.1
             quiet = began - quiet_since
             max_age = min(SLOWEST, max(interval, quiet / 10))
             changed = {job: state for job, state in self.states(jobs, max_age).items() if seen.get(job) != state}

@@ -41,7 +41,7 @@ from .slurm import ranges
 #: a job or an event, as oarstat shows it in JSON
 Shown = Mapping[str, Any]
 
-#: ids on one command line; oarstat makes some ten queries for each
+#: ids in one question; oarstat makes some ten queries for each
 _CHUNK = 500
 #: what OAR takes for the path of a log, without the % of its patterns
 _LOG = re.compile(r"[A-Za-z0-9_./-]+")
@@ -372,8 +372,9 @@ class Oar(CommandScheduler):
         ids = {native: native for native in native_ids}
         while ids:  # until no job has a successor; their ids rise
             jobs: dict[str, Shown] = {}
-            for some in _chunks(list(ids.values())):
-                jobs.update(self._oarstat("-f", *(word for native in some for word in ("-j", native))))
+            for some in _chunks([id_ for id_ in ids.values() if id_.isdecimal()]):
+                # half as costly as an option -j for each
+                jobs.update(self._oarstat("-f", "--sql", f"job_id IN ({','.join(some)})"))
             known = {native: jobs[id_] for native, id_ in ids.items() if id_ in jobs}
             later = {native: successor(job) for native, job in known.items()}
             found.update({native: job for native, job in known.items() if not later[native]})

@@ -490,6 +490,17 @@ def test_a_quiet_hour_costs_few_questions(place, monkeypatch, answer):
     assert 3600 / SLOWEST / 2 < len(place.scheduler.asked) < 3600 / SLOWEST + 60
 
 
+def test_questions_that_cost_much_are_rare(place, monkeypatch):
+    """A fifth of the time at most: OAR takes seconds for hundreds of jobs."""
+    monkeypatch.setattr(watch_module.time, "sleep", lambda seconds: place.clock.pass_(max(seconds, 0.001)))
+    query = place.scheduler.query
+    monkeypatch.setattr(place.scheduler, "query", lambda natives: place.clock.pass_(4.0) or query(natives))
+    place.submitted(JOB, "17")
+    place.scheduler.answer = {"17": RUNNING}
+    place.watcher.wait([JOB], {JOB: place.state()}, 100.0)
+    assert 3 <= len(place.scheduler.asked) <= 1 + 100 / 20
+
+
 def test_wait_returns_what_changed_as_soon_as_it_did(place, monkeypatch):
     slept = []
 
