@@ -51,3 +51,36 @@ def test_a_job_that_oar_submits_again(desk):
     assert desk.results("concat.out") == ["HELLO WORLD\n"]
     ended = desk.await_native("CANCELLED", "CANCELLED", "COMPLETED", "COMPLETED", "COMPLETED")
     assert [ended[natives[label]] for label in ("hello", "world", "concat")] == ["CANCELLED", "CANCELLED", "COMPLETED"]
+
+
+FAILING = GATED.replace("wait_for(self.word)\n", 'wait_for(self.word)\n        raise RuntimeError("no voice today")\n')
+assert FAILING != GATED
+
+
+def test_the_child_of_a_failed_task_ends_by_itself_when_nobody_looks(desk):
+    """OAR starts it, as its parents have ended."""
+    desk.write("gated.py", FAILING)
+    desk.run("xpm-hpc", "run", "--launcher", desk.launcher(), "--detach", "gated.py", "--", "work").ok()
+    desk.open("hello", "world", "concat")
+    wait_for(lambda: desk.markers() == ["concat.failed", "say.failed", "say.failed"], "the end")
+    desk.await_native("FAILED", "FAILED", "FAILED")
+    assert states(desk) == {
+        "hello": ("failed", "exit"),
+        "world": ("failed", "exit"),
+        "concat": ("failed", "dependency"),
+    }
+
+
+def test_a_server_that_is_away_when_jobs_are_submitted(desk):
+    """oarsub says "Job is killed" and fails, and the job is in the queue all the same."""
+    desk.write("gated.py", GATED)
+    desk.rig.stop("almighty")
+    try:
+        desk.run("xpm-hpc", "run", "--launcher", desk.launcher(), "--detach", "gated.py", "--", "work").ok()
+        assert list(desk.native_jobs().values()) == ["PENDING"] * 3
+    finally:
+        desk.rig.start("almighty")
+    desk.open("hello", "world", "concat")
+    desk.await_native(*["COMPLETED"] * 3)
+    desk.jobs()
+    assert desk.results("concat.out") == ["HELLO WORLD\n"]
