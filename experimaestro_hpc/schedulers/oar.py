@@ -185,8 +185,9 @@ def coded(path: str) -> str:
 def arguments(submission: Submission, script: str) -> list[str]:
     """The argument vector for oarsub.
 
-    Its ``-S`` is not used: it hands the command's first word to a shell, unquoted, and finds no script behind
-    an ``exec``. Without ``exec``, the login shell between OAR and the script would get the signals and die.
+    Its ``-S`` is not used: it hands the command's first word to a shell, unquoted, and takes ``exec`` for the
+    script. Without ``exec``, the login shell between OAR and the script would get the signals and die. The directory
+    is always said: otherwise OAR takes $PWD for it, which is not where oarsub runs, or fails if there is none.
 
     :param script: the text of the submission's script
     """
@@ -206,7 +207,9 @@ def arguments(submission: Submission, script: str) -> list[str]:
     if len(submission.indexes) > 1:
         argv.append(f"--array={len(submission.indexes)}")
         if len(submission.dependencies) == 1 and len(resources) == 1:
-            resources *= 2  # OAR forgets the only dependency of an array, unless there are alternatives
+            # OAR forgets an array's only dependency where it makes all elements at once; with alternatives it makes
+            # them one by one, which takes 2 s for 200. The same dependency twice would break a key of its database
+            resources *= 2
     argv += [f"--resource={value}" for value in resources]
     return [*argv, *(f"--anterior={native}" for native in submission.dependencies), command]
 
