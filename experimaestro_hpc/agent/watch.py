@@ -251,14 +251,15 @@ class Watcher:
         while True:
             if seconds:
                 time.sleep(max(0.0, min(self.rest_until, deadline) - self.clock()))
-            began = self.clock()
+            began, asked_at = self.clock(), self.asked_at
             interval = max(FASTEST, 5 * self.asking) if self.scheduler.command else 0.1
             quiet = began - quiet_since
             max_age = min(SLOWEST, max(interval, quiet / 10))
             changed = {job: state for job, state in self.states(jobs, max_age).items() if seen.get(job) != state}
             # the more a look costs, the rarer it is: at most a twentieth of the time
             now = self.clock()
-            self.rest_until = now + min(max(pause, 20 * (now - began)), 1.0)
+            asking = self.asking if self.asked_at != asked_at else 0.0  # the scheduler's rest is counted above
+            self.rest_until = now + min(max(pause, 20 * (now - began - asking)), 1.0)
             if changed or now >= deadline:
                 return changed
             pause *= 1.5
