@@ -44,6 +44,7 @@ class Watcher:
         self.cancelled: set[str] = set()  # native ids that were cancelled through us before they ran
         self.asked_at: float | None = None
         self.as_of = 0.0  # what the scheduler said last is not older than this
+        self.asking = 0.0  # seconds that the last answer took
         self.trouble = ""
         self.rest_until = 0.0
 
@@ -69,8 +70,8 @@ class Watcher:
                 natives[job] = native
             else:
                 found[job] = native
-        if natives:
-            self._ask(list(natives.values()), max_age)
+        if natives and self._ask(list(natives.values()), max_age) and not self.scheduler.ends_orphans:
+            self._end_orphans(natives)
         for job, native in natives.items():
             found[job] = self._live(job, native)
         return found
@@ -126,13 +127,14 @@ class Watcher:
             known["again"] = record["again"]
         return known
 
-    def _ask(self, natives: list[str], max_age: float) -> None:
+    def _ask(self, natives: list[str], max_age: float) -> bool:
+        """Ask the scheduler, unless its last answer will do; whether it has just answered."""
         now = self.clock()
         fresh = self.asked_at is not None and now - self.asked_at < max_age
         if fresh and all(native in self.statuses or native in self.first_missed for native in natives):
-            return
+            return False
         if fresh and self.trouble:
-            return  # no hammering of a scheduler in trouble
+            return False  # no hammering of a scheduler in trouble
         self.asked_at = now
         try:
             answer = self.scheduler.query(natives, max_age)
@@ -140,7 +142,8 @@ class Watcher:
             self.trouble = str(error)
             for native in natives:  # what nobody answers about is not missing
                 self.first_missed.pop(native, None)
-            return
+            return False
+        self.asking = self.clock() - now
         self.trouble = ""
         self.as_of = now - max_age  # another process may have asked
         self.statuses.update(answer)
@@ -149,6 +152,31 @@ class Watcher:
                 self.first_missed.pop(native, None)
             else:
                 self.first_missed.setdefault(native, now)
+        return True
+
+    def _end_orphans(self, natives: dict[str, str]) -> None:
+        """End the jobs that wait for one that failed, and those that wait for these.
+
+        The scheduler would start them once their other parents have ended as well, for nothing.
+        """
+        orphans: dict[str, Status] = {}
+        count = -1
+        while count < len(orphans):
+            count = len(orphans)
+            for job, native in natives.items():
+                status = self.statuses.get(native)
+                if native in orphans or status is None or status.state not in ("queued", "held"):
+                    continue
+                for parent in self._record(job).get("parents", ()):
+                    if self._final_state(parent) == "failed" or natives.get(parent) in orphans:
+                        orphans[native] = Status("ended", "dependency", f"its parent {parent} failed")
+        if orphans:
+            try:
+                self.scheduler.cancel(list(orphans))
+            except NoInformation as error:
+                self.trouble = str(error)  # the next look tries again
+            else:
+                self.statuses.update(orphans)
 
     def _live(self, job: str, native: str) -> State:
         """The state of a job that has a native id and no marker."""
@@ -249,14 +277,15 @@ class Watcher:
         while True:
             if seconds:
                 time.sleep(max(0.0, min(self.rest_until, deadline) - self.clock()))
-            began = self.clock()
-            interval = FASTEST if self.scheduler.command else 0.1
+            began, asked_at = self.clock(), self.asked_at
+            interval = max(FASTEST, 5 * self.asking) if self.scheduler.command else 0.1
             quiet = began - quiet_since
             max_age = min(SLOWEST, max(interval, quiet / 10))
             changed = {job: state for job, state in self.states(jobs, max_age).items() if seen.get(job) != state}
             # the more a look costs, the rarer it is: at most a twentieth of the time
             now = self.clock()
-            self.rest_until = now + min(max(pause, 20 * (now - began)), 1.0)
+            asking = self.asking if self.asked_at != asked_at else 0.0  # the scheduler's rest is counted above
+            self.rest_until = now + min(max(pause, 20 * (now - began - asking)), 1.0)
             if changed or now >= deadline:
                 return changed
             pause *= 1.5

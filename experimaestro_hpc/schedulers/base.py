@@ -115,6 +115,8 @@ class Scheduler(abc.ABC):
     arrays: ClassVar[bool] = False
     #: whether elements of an array can depend on the elements of another array with the same index
     corresponds: ClassVar[bool] = False
+    #: whether it ends by itself what waits for a job that failed; otherwise whoever watches the jobs does
+    ends_orphans: ClassVar[bool] = True
 
     def __init__(self, workspace: str) -> None:
         self.workspace = workspace

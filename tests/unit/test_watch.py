@@ -592,6 +592,17 @@ def test_a_quiet_hour_costs_few_questions(place, monkeypatch, answer):
     assert 3600 / SLOWEST / 2 < len(place.scheduler.asked) < 3600 / SLOWEST + 60
 
 
+def test_questions_that_cost_much_are_rare(place, monkeypatch):
+    """A fifth of the time at most: OAR takes seconds for hundreds of jobs."""
+    monkeypatch.setattr(watch_module.time, "sleep", lambda seconds: place.clock.pass_(max(seconds, 0.001)))
+    query = place.scheduler.query
+    monkeypatch.setattr(place.scheduler, "query", lambda natives: place.clock.pass_(4.0) or query(natives))
+    place.submitted(JOB, "17")
+    place.scheduler.answer = {"17": RUNNING}
+    place.watcher.wait([JOB], {JOB: place.state()}, 100.0)
+    assert 3 <= len(place.scheduler.asked) <= 1 + 100 / 20
+
+
 def test_wait_returns_what_changed_as_soon_as_it_did(place, monkeypatch):
     slept = []
 
@@ -618,3 +629,66 @@ def test_wait_does_not_wait_for_what_is_known_already(place, monkeypatch):
     place.marker("done")
     assert place.watcher.wait([JOB], {}, 100.0)[JOB]["state"] == "done"
     assert place.watcher.wait([JOB], {JOB: place.state()}, 0.0) == {}
+
+
+# --- A scheduler that starts what waits for a failed job
+
+
+class Unchained(StandIn):
+    """Like OAR: its dependencies wait for an end, good or bad."""
+
+    ends_orphans = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled: list[list[str]] = []
+        self.deaf = False
+
+    def cancel(self, native_ids: Sequence[str]) -> None:
+        if self.deaf:
+            raise NoInformation("oardel: no answer")
+        self.cancelled.append(sorted(native_ids))
+
+
+def family(place: Place) -> Unchained:
+    """JOB waits for PARENT, and OTHER, named before it, for JOB."""
+    scheduler = Unchained()
+    place.scheduler, place.watcher = scheduler, Watcher(place.layout, scheduler, place.clock)
+    place.submitted(OTHER, "9", parents=[JOB])
+    place.submitted(JOB, "8", parents=[PARENT])
+    place.submitted(PARENT, "7")
+    scheduler.answer = {"7": RUNNING, "8": QUEUED, "9": QUEUED}
+    return scheduler
+
+
+def test_what_waits_for_a_failed_job_is_ended_in_one_call(place):
+    scheduler = family(place)
+    states = place.watcher.states([OTHER, JOB])
+    assert {job: state["state"] for job, state in states.items()} == {OTHER: "waiting", JOB: "waiting"}
+    assert scheduler.cancelled == []
+    place.marker("failed", PARENT, reason="exit")
+    states = place.watcher.states([OTHER, JOB])
+    assert {(state["state"], state["reason"]) for state in states.values()} == {("failed", "dependency")}
+    assert states[JOB]["message"] == f"its parent {PARENT} failed"
+    assert scheduler.cancelled == [["8", "9"]]
+    assert place.watcher.states([OTHER, JOB]) == states
+    assert len(scheduler.cancelled) == 1
+
+
+def test_what_waits_for_a_failed_job_waits_until_the_scheduler_answers(place):
+    scheduler = family(place)
+    place.marker("failed", PARENT, reason="exit")
+    scheduler.deaf = True
+    assert place.state()["state"] == "waiting"
+    scheduler.answer = None
+    assert place.state(max_age=FASTEST)["state"] == "waiting"
+    assert scheduler.cancelled == []
+
+
+def test_a_job_that_runs_is_not_ended_for_its_parents_sake(place):
+    """It finds out by itself; or its parent was done when it began, and has been run again since."""
+    scheduler = family(place)
+    place.marker("failed", PARENT, reason="exit")
+    scheduler.answer = {"8": RUNNING}
+    assert place.state()["state"] == "running"
+    assert scheduler.cancelled == []
