@@ -29,11 +29,15 @@ ENDED = ("state", "reason", "message", "started", "ended", "host", "pid", "exit_
 
 @contextlib.contextmanager
 def submission_lock(layout: Layout) -> Iterator[None]:
-    """Nobody else submits in this workspace while the block runs; given up by itself when the process ends."""
+    """Nobody else submits in this workspace while the block runs; given up by itself when the process ends.
+
+    The scheduler's commands inherit it: a process that is killed may leave behind one that is about to submit.
+    """
     folder = layout.internal / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "submit").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        os.set_inheritable(file.fileno(), True)
         yield
 
 
