@@ -17,7 +17,7 @@ from ..runtime.files import read_json, write_json
 from ..schedulers.base import Scheduler
 from ..schedulers.slurm import job_name
 from .layout import Layout
-from .receipts import Receipt, read_receipt
+from .receipts import Receipt, look_up, read_receipt
 from .send import Sender
 from .watch import Watcher
 
@@ -140,7 +140,7 @@ def reconcile(layout: Layout, scheduler: Scheduler, watcher: Watcher, jobs: set[
         receipt = read_receipt(layout, token)
         if receipt is None or receipt.state != "submitting" or receipt.scheduler != scheduler.name:
             continue
-        found = scheduler.find(receipt.submission(layout))
+        found = look_up(layout, scheduler, receipt)
         if found is not None:
             receipt.settle(layout, found)
         else:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of what can go wrong: `rig`, a test cluster of their own, `desk`, and `standins` for its commands.
+"""Fixtures of the tests of what can go wrong: `rig`, a cluster of their own, `desk`, `standins` for its commands.
 
 The cluster is the one of `tests/cluster`, under another name: daemons of it are stopped and its nodes die here. It
 forgets ended jobs after seconds, as large sites do after minutes.

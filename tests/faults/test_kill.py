@@ -26,7 +26,7 @@ POINTS = {
     "agent killed before sbatch, which ends": "kill -9 $PPID; exit 1",
     "agent killed before sbatch, which goes on late": "kill -9 $PPID; sleep 2",
     "agent killed between sbatch and its reply": 'out=$($real "$@"); kill -9 $PPID; echo "$out"; exit 0',
-    "agent killed after the reply": 'parent=$PPID; $real "$@"; (sleep 0.{random}; kill -9 $parent) >/dev/null 2>&1 & exit 0',
+    "agent killed after the reply": '$real "$@"; (sleep 0.{random}; kill -9 $PPID) >/dev/null 2>&1 & exit 0',
 }
 AT_RANDOM: dict[str, Callable[[Rig, subprocess.Popen[str]], object]] = {
     "driver killed at random": lambda rig, driver: driver.kill(),
