@@ -33,7 +33,7 @@ from .options import run_options
 from .plan import Plan, make_plan
 from .quiet import quiet_libraries
 from .session import Session
-from .submission import Submission
+from .submission import Submission, SubmissionErrorForAll
 
 #: seconds after a Ctrl-C in which another one cancels the jobs
 SECOND_THOUGHT = 3.0
@@ -209,7 +209,8 @@ class experiment:
             self._tell_plan(fresh)
             return
         remember(self.root)
-        for launcher in {job.launcher.name: job.launcher for job in fresh.values()}.values():
+        launchers = {job.launcher.name: job.launcher for job in fresh.values()}
+        for launcher in launchers.values():
             mine = {id_: job for id_, job in fresh.items() if job.launcher.name == launcher.name}
             session = self.sessions.get(launcher.name)
             if session is None:
@@ -218,8 +219,13 @@ class experiment:
             submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine))
             if self.run_mode is RunMode.GENERATE_ONLY:
                 submission.generate()
-            else:
+                continue
+            try:
                 submission.run(self.monitor)
+            except SubmissionErrorForAll as error:
+                if len(launchers) == 1:
+                    raise
+                self.monitor.say(f"  {error}")  # the jobs of the other launchers are not concerned
         self.sent |= fresh.keys()
         script = str(self.maker.script or "")
         note_jobs(self.root, self.name, script, {id_: job.summary() for id_, job in self.jobs.items()})
