@@ -19,6 +19,8 @@ from .receipts import Receipt, read_receipt
 MARKER_PATIENCE = 20.0
 #: seconds that a job may be unknown to a scheduler that answers, before it counts as lost
 LOST_AFTER = 300.0
+#: seconds by which the clocks of two hosts may differ
+CLOCKS_DIFFER = 10.0
 #: seconds between two questions to the scheduler: while things move, and at most
 FASTEST, SLOWEST = 2.0, 60.0
 
@@ -43,7 +45,7 @@ class Watcher:
         self.seen_running: dict[str, tuple[Any, float]] = {}  # by job: which start, and when it was first seen
         self.cancelled: set[str] = set()  # native ids that were cancelled through us before they ran
         self.asked_at: float | None = None
-        self.as_of = 0.0  # what the scheduler said last is not older than this
+        self.as_of = float("-inf")  # what the scheduler said last is not older than this
         self.asking = 0.0  # seconds that the last answer took
         self.trouble = ""
         self.rest_until = 0.0
@@ -216,11 +218,16 @@ class Watcher:
         return receipt is None or receipt.name == name
 
     def _is_requeued(self, job: str, running: dict[str, Any], status: Status) -> bool:
-        """Whether the scheduler, asked after the job was seen to run, says that it waits (again)."""
-        known = self.seen_running.get(job)
-        if known is None or known[0] != running.get("started"):
-            known = self.seen_running[job] = (running.get("started"), self.clock())
-        return status.state in ("queued", "held") and self.as_of > known[1]
+        """Whether the scheduler, asked after the job was seen to run, says that it waits (again).
+
+        One that began long ago, as clocks go that need not agree, has been running before anybody looked.
+        """
+        started, seen = self.seen_running.get(job, (None, 0.0))
+        if started != running.get("started"):
+            age = time.time() - (running.get("started") or time.time())
+            seen = self.clock() - max(0.0, age - CLOCKS_DIFFER)
+            self.seen_running[job] = (running.get("started"), seen)
+        return status.state in ("queued", "held") and self.as_of > seen
 
     def _final_state(self, job: str) -> str:
         final = self._final(job)

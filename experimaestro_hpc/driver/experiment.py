@@ -37,7 +37,7 @@ from .options import run_options
 from .plan import Plan, in_order, make_plan
 from .quiet import quiet_libraries
 from .session import Session
-from .submission import Submission
+from .submission import Submission, SubmissionErrorForAll
 from .transfer import fetch_whole
 
 #: seconds after a Ctrl-C in which another one cancels the jobs
@@ -306,8 +306,13 @@ class experiment:
             submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine), self._make_whole)
             if self.run_mode is RunMode.GENERATE_ONLY:
                 submission.generate()
-            else:
+                continue
+            try:
                 submission.run(self.monitor)
+            except SubmissionErrorForAll as error:
+                if len({job.launcher.name for job in self.jobs.values()}) == 1:
+                    raise
+                self.monitor.say(f"  {error}")  # the jobs of the other launchers are not concerned
         self.sent |= fresh.keys()
         script = str(self.maker.script or "")
         note_jobs(self.root, self.name, script, {id_: job.summary() for id_, job in self.jobs.items()})

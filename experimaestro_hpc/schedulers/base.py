@@ -193,3 +193,7 @@ class NoRoom(Exception):
 
 class NoInformation(Exception):
     """A scheduler's command failed or was not understood: nothing may be concluded from it."""
+
+
+class NotReached(NoInformation):
+    """The scheduler's command could not reach it: what was asked for has not been done, nor will be."""
