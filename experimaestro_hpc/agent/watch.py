@@ -102,11 +102,17 @@ class Watcher:
             receipt = self.receipts[token] = read_receipt(self.layout, token)
         return receipt
 
-    def _native(self, job: str) -> str | State:
-        """The native id of a submitted job, or the state of one that has none."""
+    def _submission(self, job: str) -> tuple[dict[str, Any], Receipt | None]:
         record = self._record(job)
         token = record.get("batch")
-        receipt = self._receipt(token) if token else None
+        return record, self._receipt(token) if token else None
+
+    def _native(self, job: str) -> str | State:
+        """The native id of a submitted job, or the state of one that has none."""
+        record, receipt = self._submission(job)
+        if job in self.records and (receipt is None or job not in receipt.natives):
+            del self.records[job]  # somebody may have submitted it meanwhile, or a part of its array with it
+            record, receipt = self._submission(job)
         if receipt is None:
             return {"state": "unscheduled"}
         if receipt.state == "refused":
@@ -252,6 +258,10 @@ class Watcher:
 
     def _conclude(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         """Write the marker that the job itself could not write, so that everybody sees the same."""
+        record = self.layout.record(job)
+        if record.get("batch") != self._record(job).get("batch"):
+            self.forget([job])  # that was an earlier attempt: somebody has submitted it anew
+            return self.states([job])[job]
         end: dict[str, Any] = {
             **(running or {}),
             "state": "failed",
@@ -268,7 +278,6 @@ class Watcher:
             end["signal"] = status.exit_code - 128
         if status.used:
             end["used"] = dict(status.used)
-        record = self.layout.record(job)
         try:
             write_json(str(self.layout.job(job) / "job.json"), {**record, **end})
             write_json(f"{self.layout.stem(job)}.failed", end, durable=True)

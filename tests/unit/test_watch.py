@@ -554,6 +554,35 @@ def test_forget(place):
     assert place.state()["state"] == "done"
 
 
+@pytest.mark.parametrize("reason", ["timeout", "cancelled", ""])
+def test_an_attempt_that_somebody_else_has_begun_is_not_ended_with_the_one_before(place, reason):
+    """This watcher knows the first attempt alone; its end must not become the marker of the second."""
+    place.submitted(JOB, "17")
+    place.scheduler.answer = {"17": RUNNING}
+    assert place.state()["native_id"] == "17"
+    place.submitted(JOB, "18", attempt=2)
+    place.scheduler.answer = {"17": Status("ended", reason, "ITS WORDS"), "18": QUEUED}
+    place.state()
+    place.clock.pass_(MARKER_PATIENCE + 1)
+    state = place.state()
+    assert (state["state"], state["native_id"], state["attempt"]) == ("queued", "18", 2)
+    assert place.layout.marker(JOB) is None
+    assert "reason" not in place.layout.record(JOB)
+
+
+def test_a_part_of_an_array_that_somebody_else_has_submitted_is_found(place):
+    """Held together, and submitted in parts: a job's receipt is another one then."""
+    for job in (JOB, OTHER):
+        place.write(job, "job.json", {"batch": "t"})
+    held = Receipt("t", "standin", "say-t", {"0": JOB, "1": OTHER}, state="held", words="waiting for a slot")
+    held.write(place.layout)
+    assert [place.state(job)["state"] for job in (JOB, OTHER)] == ["waiting", "waiting"]
+    place.submitted(JOB, "17")
+    Receipt("t", "standin", "say-t", {"1": OTHER}, state="submitted", natives={OTHER: "18"}).write(place.layout)
+    place.scheduler.answer = {"17": RUNNING, "18": QUEUED}
+    assert [place.state(job)["state"] for job in (OTHER, JOB)] == ["queued", "running"]
+
+
 # --- How often the scheduler is asked
 
 
