@@ -228,12 +228,14 @@ class Watcher:
 
         One that began long ago, as clocks go that need not agree, has been running before anybody looked.
         """
-        started, seen = self.seen_running.get(job, (None, 0.0))
-        if started != running.get("started"):
+        known = self.seen_running.get(job)
+        if known is None or known[0] != running.get("started"):
             age = time.time() - (running.get("started") or time.time())
-            seen = self.clock() - max(0.0, age - CLOCKS_DIFFER)
-            self.seen_running[job] = (running.get("started"), seen)
-        return status.state in ("queued", "held") and self.as_of > seen
+            known = self.seen_running[job] = (
+                running.get("started"),
+                self.clock() - max(0.0, age - CLOCKS_DIFFER),
+            )
+        return status.state in ("queued", "held") and self.as_of > known[1]
 
     def _final_state(self, job: str) -> str:
         final = self._final(job)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from experimaestro_hpc.agent.receipts import Receipt
 from experimaestro_hpc.agent.watch import FASTEST, LOST_AFTER, MARKER_PATIENCE, SLOWEST, Watcher
 from experimaestro_hpc.schedulers.base import NoInformation, Request, Scheduler, Status, Submission
 
+#: when jobs that run have started; just now, since what began long ago has been running before anybody looked
+STARTED = round(time.time(), 1)
 JOB, PARENT, OTHER = (f"test.{name}/{digit * 8}" for name, digit in (("say", "a"), ("father", "b"), ("other", "c")))
 QUEUED, RUNNING = Status("queued", detail="Priority"), Status("running", host="node1")
 
@@ -242,10 +245,10 @@ def test_progress_says_more_than_the_scheduler(place):
     place.submitted(JOB, "17")
     place.scheduler.answer = {"17": QUEUED}
     place.write(
-        JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0, "progress": [{"value": 0.5}]}
+        JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED, "progress": [{"value": 0.5}]}
     )
     state = place.state()
-    assert (state["state"], state["host"], state["started"]) == ("running", "node9", 6.0)
+    assert (state["state"], state["host"], state["started"]) == ("running", "node9", STARTED)
     assert state["progress"] == [{"value": 0.5}]
 
 
@@ -262,7 +265,7 @@ def test_progress_of_an_earlier_attempt_is_ignored(place, native, expected):
 def test_progress_of_an_earlier_attempt_is_not_in_the_marker(place):
     place.submitted(JOB, "17", attempt=2)
     place.scheduler.answer = {"17": Status("ended", "timeout", "TIMEOUT", host="node1")}
-    place.write(JOB, "progress.json", {"native_id": "16", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "16", "host": "node9", "started": STARTED})
     state = place.state()
     assert (state["reason"], state["host"], state.get("started")) == ("timeout", "node1", None)
 
@@ -274,7 +277,7 @@ def test_a_requeue_is_seen(place, status):
     place.scheduler.answer = {"17": QUEUED}
     place.state()
     place.clock.pass_(5)
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
     assert place.state(max_age=60.0)["state"] == "running", "the answer is older than the start"
     place.clock.pass_(5)
     place.scheduler.answer = {"17": status}
@@ -283,9 +286,9 @@ def test_a_requeue_is_seen(place, status):
     # and it starts again
     place.clock.pass_(5)
     place.scheduler.answer = {"17": RUNNING}
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node8", "started": 9.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node8", "started": STARTED + 3})
     state = place.state()
-    assert (state["state"], state["host"], state["started"]) == ("running", "node8", 9.0)
+    assert (state["state"], state["host"], state["started"]) == ("running", "node8", STARTED + 3)
 
 
 def test_an_answer_that_another_process_got_before_the_start_is_no_requeue(place):
@@ -294,7 +297,7 @@ def test_an_answer_that_another_process_got_before_the_start_is_no_requeue(place
     place.scheduler.answer = {"17": QUEUED}
     assert place.state(max_age=10.0)["state"] == "queued"
     place.clock.pass_(5)
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
     assert place.state(max_age=10.0)["state"] == "running"
     place.clock.pass_(6)
     assert place.state(max_age=10.0)["state"] == "running", "asked later, but the answer may be older"
@@ -307,7 +310,7 @@ def test_an_old_answer_is_no_requeue_when_the_job_is_missing_from_the_new_one(pl
     place.submitted(JOB, "17")
     place.scheduler.answer = {"17": QUEUED}
     place.state()
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
     place.scheduler.answer = {}
     for _ in range(3):
         place.clock.pass_(5)
@@ -326,7 +329,7 @@ def test_another_job_with_the_same_id_is_ignored(place, status):
     place.submitted(JOB, "17")
     place.scheduler.answer = {"17": status}
     assert place.state()["state"] == "queued"
-    place.write(JOB, "progress.json", {"native_id": "17", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "started": STARTED})
     assert place.state()["state"] == "running"
     assert place.layout.marker(JOB) is None
     place.scheduler.answer = {"17": Status("ended", "timeout", "TIMEOUT", name="say-token-of-17")}
@@ -472,7 +475,7 @@ def test_the_marker_comes_late(place):
 )
 def test_what_only_the_scheduler_knows_is_concluded_at_once(place, reason):
     place.submitted(JOB, "17")
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
     place.scheduler.answer = {"17": Status("ended", reason, "ITS WORDS", 137, "node1")}
     state = place.state()
     expected = {
@@ -483,7 +486,7 @@ def test_what_only_the_scheduler_knows_is_concluded_at_once(place, reason):
         "native_id": "17",
         "by": "standin",
         "host": "node9",
-        "started": 6.0,
+        "started": STARTED,
     }
     assert expected.items() <= state.items()
     assert expected.items() <= place.another_watcher().states([JOB])[JOB].items()
@@ -625,7 +628,9 @@ def test_questions_that_cost_much_are_rare(place, monkeypatch):
     """A fifth of the time at most: OAR takes seconds for hundreds of jobs."""
     monkeypatch.setattr(watch_module.time, "sleep", lambda seconds: place.clock.pass_(max(seconds, 0.001)))
     query = place.scheduler.query
-    monkeypatch.setattr(place.scheduler, "query", lambda natives: place.clock.pass_(4.0) or query(natives))
+    monkeypatch.setattr(
+        place.scheduler, "query", lambda natives, max_age: place.clock.pass_(4.0) or query(natives, max_age)
+    )
     place.submitted(JOB, "17")
     place.scheduler.answer = {"17": RUNNING}
     place.watcher.wait([JOB], {JOB: place.state()}, 100.0)
