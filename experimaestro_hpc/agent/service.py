@@ -7,6 +7,7 @@ plain JSON values, so that they are the same in process and over SSH.
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import sys
 import time
@@ -19,6 +20,7 @@ from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
+from .environments import Environments
 from .layout import Layout
 from .send import Sender
 from .submit import Submitter, submission_lock
@@ -30,6 +32,8 @@ OPERATIONS = (
     "hello",
     "survey",
     "adopt",
+    "build",
+    "watch_build",
     "submit",
     "watch",
     "explain",
@@ -54,6 +58,7 @@ class Service:
         self.scheduler: Scheduler = scheduler_class(scheduler)(root)
         self.watcher = Watcher(self.layout, self.scheduler)
         self.tender = Tender(self.layout, self.scheduler, self.watcher)
+        self.environments = Environments(self.layout)
 
     def handle(self, request: Mapping[str, Any], body: IO[bytes] | None) -> tuple[dict[str, Any], Any]:
         """Answer a request; the answer's document, and a file with its size if bytes belong to it.
@@ -96,8 +101,8 @@ class Service:
             "scheduler_found": not command or shutil.which(command) is not None,
         }
 
-    def survey(self, jobs: Sequence[str], code: str = "", python: str = "") -> dict[str, Any]:
-        """What is known before a submission: states of the jobs, and whether a code snapshot is there.
+    def survey(self, jobs: Sequence[str], code: str = "", python: str = "", environment: str = "") -> dict[str, Any]:
+        """What is known before a submission: states of the jobs; whether a code snapshot, an environment are there.
 
         :param python: the command that is to run the tasks; asked for its version, as far as this host can tell
         :raises XpmError: the scheduler is not here, or that Python is too old
@@ -113,8 +118,10 @@ class Service:
         if python:
             check_python(python, host)
         with submission_lock(self.layout):
+            self.watcher.forget(self.environments.forget_removed(jobs))
             return {
                 "states": self.watcher.states(jobs),
+                "has_environment": bool(environment) and self.environments.is_complete(environment),
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
                 "largest_array": self.scheduler.largest_array(),
@@ -126,6 +133,25 @@ class Service:
             done = adopt(self.layout, former)
             self.watcher.forget(done)
             return {"states": self.watcher.states(done)}
+
+    def build(self, digest: str, body: IO[bytes]) -> dict[str, Any]:
+        """Start to build an environment in the background; see :mod:`.environments`.
+
+        :param body: a tar stream with ``env/…``
+        """
+        incoming = self.layout.internal / "incoming" / secrets.token_hex(6)
+        incoming.mkdir(parents=True)
+        try:
+            files.unpack(body, incoming)
+            self.environments.take(incoming)
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+        self.environments.start(digest)
+        return {}
+
+    def watch_build(self, digest: str, seen: int, seconds: float) -> dict[str, Any]:
+        """How the build of an environment goes; see :meth:`.Environments.watch`."""
+        return self.environments.watch(digest, seen, seconds)
 
     def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:
         """Take in files and submit: see :class:`.submit.Submitter`.
@@ -139,6 +165,7 @@ class Service:
         try:
             files.unpack(body, incoming)
             self._take_code(incoming, code)
+            self.environments.take(incoming)
             with submission_lock(self.layout):
                 submitter = Submitter(self.layout, self.scheduler, self.watcher, incoming)
                 answer = submitter.run(groups)
