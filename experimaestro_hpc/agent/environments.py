@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import WorkspaceError
+from ..runtime.files import write_json
 from .layout import Layout
 
 #: the task of the jobs that build environments
@@ -71,7 +72,9 @@ class Environments:
         return (self.folder(digest) / ".complete").exists()
 
     def forget_removed(self, jobs: Iterable[str]) -> list[str]:
-        """Remove the markers of those jobs whose environments are not there any more; the submission lock must be held.
+        """Count jobs as failed whose environments are not there any more, so that they run again.
+
+        The submission lock must be held.
 
         :returns: these jobs
         """
@@ -80,6 +83,9 @@ class Environments:
             digest = digest_of(job)
             marker = f"{self.layout.stem(job)}.done" if digest else ""
             if digest and os.path.exists(marker) and not self.is_complete(digest):
+                words = "the environment was removed"
+                end = {"state": "failed", "reason": "lost", "message": words, "ended": time.time()}
+                write_json(f"{self.layout.stem(job)}.failed", end)
                 os.unlink(marker)
                 found.append(job)
         return found

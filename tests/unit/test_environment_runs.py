@@ -94,7 +94,11 @@ class Project:
         return sorted(path.read_text() for path in self.work.glob("jobs/greet.greet/*/greet.out"))
 
     def states(self) -> list[str]:
-        return sorted(path.suffix[1:] for path in self.work.glob("jobs/greet.greet/*/greet.*d"))
+        return sorted(
+            path.suffix[1:]
+            for path in self.work.glob("jobs/greet.greet/*/greet.*")
+            if path.suffix in (".done", ".failed")
+        )
 
 
 @pytest.fixture(params=["venv", "uv"])
