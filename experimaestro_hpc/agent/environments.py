@@ -28,16 +28,13 @@ from .layout import Layout
 
 #: the task of the jobs that build environments
 TASK = "xpm.environment"
-#: digits of its identifier that name an environment: paths in it should stay short
-_DIGITS = 16
 #: bytes of a log that are sent at most
 _TAIL = 16384
 
 
-def digest_of(job: str) -> str:
-    """The name of the environment that a job builds, or "" if it builds none."""
-    task, _, identifier = job.partition("/")
-    return identifier[:_DIGITS] if task == TASK else ""
+def is_builder(job: str) -> bool:
+    """Whether a job builds an environment."""
+    return job.partition("/")[0] == TASK
 
 
 def folder_of(digest: str) -> str:
@@ -47,7 +44,7 @@ def folder_of(digest: str) -> str:
 
 def words_of_failure(layout: Layout, parent: str) -> str:
     """Why a job cannot run whose parent failed; if that was to build its environment, with the end of the build."""
-    said = (layout.marker(parent) or {}).get("message") if digest_of(parent) else ""
+    said = (layout.marker(parent) or {}).get("message") if is_builder(parent) else ""
     return f"its environment was not built: {said}" if said else f"its parent {parent} failed"
 
 
@@ -79,10 +76,10 @@ class Environments:
         :returns: these jobs
         """
         found = []
-        for job in jobs:
-            digest = digest_of(job)
-            marker = f"{self.layout.stem(job)}.done" if digest else ""
-            if digest and os.path.exists(marker) and not self.is_complete(digest):
+        for job in filter(is_builder, jobs):
+            marker = f"{self.layout.stem(job)}.done"
+            digest = self.layout.record(job).get("environment") or ""
+            if os.path.exists(marker) and not (digest and self.is_complete(digest)):
                 words = "the environment was removed"
                 end = {"state": "failed", "reason": "lost", "message": words, "ended": time.time()}
                 write_json(f"{self.layout.stem(job)}.failed", end)

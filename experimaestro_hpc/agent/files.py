@@ -185,7 +185,7 @@ def changed_files(
     """
     directory = layout.job(job)
     markers = []
-    for path in _walk(directory):
+    for path in walk_files(directory):
         relative = path.relative_to(directory).as_posix()
         is_record = "/" not in relative and _matches(relative, RECORDS)
         is_marker = "/" not in relative and _matches(relative, MARKERS)
@@ -212,7 +212,8 @@ def changed_files(
     yield from markers
 
 
-def _walk(directory: Path) -> Iterator[Path]:
+def walk_files(directory: Path) -> Iterator[Path]:
+    """The files and links below a folder, in order, without those that are being written."""
     for folder, folders, names in os.walk(directory):
         folders.sort()
         for name in sorted(names):
@@ -228,7 +229,7 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 def manifest(directory: Path) -> dict[str, list[Any]]:
     """Size (bytes) and modification time (seconds) of the files below a folder, by relative name."""
     found = {}
-    for path in _walk(directory):
+    for path in walk_files(directory):
         status = path.lstat()
         found[path.relative_to(directory).as_posix()] = [status.st_size, status.st_mtime]
     return found

@@ -6,12 +6,13 @@ plain JSON values, so that they are the same in process and over SSH.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Callable
 
@@ -20,8 +21,10 @@ from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
+from .check import CheckJob, steps
 from .environments import Environments
 from .layout import Layout
+from .place import place
 from .send import Sender
 from .submit import Submitter, submission_lock
 from .tend import Tender
@@ -32,6 +35,7 @@ OPERATIONS = (
     "hello",
     "survey",
     "adopt",
+    "place",
     "build",
     "watch_build",
     "submit",
@@ -43,6 +47,12 @@ OPERATIONS = (
     "fetch",
     "manifest",
     "read",
+    "remove",
+    "clock",
+    "check",
+    "check_job_start",
+    "check_job_look",
+    "check_job_end",
 )
 
 
@@ -57,6 +67,7 @@ class Service:
         self.layout = Layout(root)
         self.scheduler: Scheduler = scheduler_class(scheduler)(root)
         self.watcher = Watcher(self.layout, self.scheduler)
+        self.check_job: CheckJob | None = None
         self.tender = Tender(self.layout, self.scheduler, self.watcher)
         self.environments = Environments(self.layout)
 
@@ -101,8 +112,51 @@ class Service:
             "scheduler_found": not command or shutil.which(command) is not None,
         }
 
+    def remove(self, jobs: Sequence[str]) -> dict[str, Any]:
+        """Remove the directories of jobs that have ended; returns those that are gone."""
+        trash = self.layout.internal / "incoming" / secrets.token_hex(6)
+        trash.mkdir(parents=True)
+        removed = []
+        with submission_lock(self.layout):
+            states = self.watcher.states(jobs)
+            for number, job in enumerate(jobs):
+                if states[job]["state"] in ("running", "queued", "held", "waiting"):
+                    continue
+                with contextlib.suppress(FileNotFoundError):
+                    self.layout.job(job).rename(trash / str(number))
+                removed.append(job)
+            self.watcher.forget(jobs)
+        shutil.rmtree(trash, ignore_errors=True)
+        return {"removed": removed}
+
+    def clock(self) -> float:
+        """The time here, in seconds since 1970."""
+        return time.time()
+
+    def check(self, python: str = "") -> list[dict[str, Any]]:
+        """Whether this host can be used; see :func:`.check.steps`."""
+        return steps(self.layout, self.scheduler, python)
+
+    def check_job_start(self, script: str, report: str) -> dict[str, Any]:
+        """Submit a tiny job; see :class:`.check.CheckJob`."""
+        self.check_job = CheckJob(self.layout, self.scheduler, script, report)
+        return {"native_id": self.check_job.native}
+
+    def check_job_look(self, seconds: float) -> dict[str, Any]:
+        """What is known of the tiny job after at most ``seconds``."""
+        if self.check_job is None:
+            raise WorkspaceError("there is no such job")
+        return self.check_job.look(seconds)
+
+    def check_job_end(self) -> dict[str, Any]:
+        """End the tiny job, and leave nothing of it behind."""
+        if self.check_job is not None:
+            self.check_job.end()
+            self.check_job = None
+        return {}
+
     def survey(self, jobs: Sequence[str], code: str = "", python: str = "", environment: str = "") -> dict[str, Any]:
-        """What is known before a submission: states of the jobs; whether a code snapshot, an environment are there.
+        """What is known before a submission: states of the jobs, what is asked; whether code and environment are there.
 
         :param python: the command that is to run the tasks; asked for its version, as far as this host can tell
         :raises XpmError: the scheduler is not here, or that Python is too old
@@ -125,6 +179,7 @@ class Service:
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
                 "largest_array": self.scheduler.largest_array(),
+                "queries": self.scheduler.queries(),
             }
 
     def adopt(self, former: dict[str, str]) -> dict[str, Any]:
@@ -134,18 +189,34 @@ class Service:
             self.watcher.forget(done)
             return {"states": self.watcher.states(done)}
 
+    def place(self, token: str, jobs: list[str], body: IO[bytes]) -> dict[str, Any]:
+        """Take in the directories of jobs that were done elsewhere; see :func:`.place.place`.
+
+        :param token: unique for the request
+        :param body: a tar stream with ``jobs/…``
+        """
+        with self._unpacked(token, body) as incoming, submission_lock(self.layout):
+            done = place(self.layout, incoming, jobs)
+        self.watcher.forget(jobs)
+        return {"done": done}
+
+    @contextlib.contextmanager
+    def _unpacked(self, token: str, body: IO[bytes]) -> Iterator[Path]:
+        incoming = self.layout.internal / "incoming" / token
+        incoming.mkdir(parents=True)
+        try:
+            files.unpack(body, incoming)
+            yield incoming
+        finally:
+            shutil.rmtree(incoming, ignore_errors=True)
+
     def build(self, digest: str, body: IO[bytes]) -> dict[str, Any]:
         """Start to build an environment in the background; see :mod:`.environments`.
 
         :param body: a tar stream with ``env/…``
         """
-        incoming = self.layout.internal / "incoming" / secrets.token_hex(6)
-        incoming.mkdir(parents=True)
-        try:
-            files.unpack(body, incoming)
+        with self._unpacked(secrets.token_hex(6), body) as incoming:
             self.environments.take(incoming)
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
         self.environments.start(digest)
         return {}
 
@@ -160,17 +231,11 @@ class Service:
         :param code: the code snapshot that the jobs run
         :param body: a tar stream with ``jobs/…``, ``batches/…`` and, if it was missing here, ``code/…``
         """
-        incoming = self.layout.internal / "incoming" / token
-        incoming.mkdir(parents=True)
-        try:
-            files.unpack(body, incoming)
+        with self._unpacked(token, body) as incoming:
             self._take_code(incoming, code)
             self.environments.take(incoming)
             with submission_lock(self.layout):
-                submitter = Submitter(self.layout, self.scheduler, self.watcher, incoming)
-                answer = submitter.run(groups)
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+                answer = Submitter(self.layout, self.scheduler, self.watcher, incoming).run(groups)
         return {**answer, "calls": self.scheduler.calls()}
 
     def _take_code(self, incoming: Path, code: str) -> None:
@@ -221,16 +286,21 @@ class Service:
             raise WorkspaceError(f"no job {job}", where=str(self.layout.root))
         return {"files": files.manifest(directory)}
 
-    def read(self, job: str, stream: str = "out", offset: int = 0, limit: int = 1 << 20) -> tuple[dict[str, Any], Any]:
+    def read(
+        self, job: str, stream: str = "out", offset: int = 0, limit: int = 1 << 20, attempt: int | None = None
+    ) -> tuple[dict[str, Any], Any]:
         """A piece of a job's log.
 
         :param stream: ``out`` or ``err``
         :param offset: first byte; negative counts from the end
         :param limit: bytes at most
+        :param attempt: an earlier attempt's, where its log is still there; otherwise the latest one's
         """
         if stream not in ("out", "err"):
             raise WorkspaceError(f"a job has no log {stream!r}")
         path = Path(f"{self.layout.stem(job)}.{stream}")
+        if attempt is not None and Path(f"{self.layout.stem(job)}.{attempt}.{stream}").exists():
+            path = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
         if not path.exists():
             return {"offset": 0, "size": 0}, None
         with path.open("rb") as file:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from ..driver.launcher import find_launcher, known_launchers, shipped_dir, user_dir
 from .lazy import DefaultGroup
-from .options import json_option, print_json, print_table
+from .options import json_option, print_json, print_table, printable
 
 
 @click.group(name="launchers", cls=DefaultGroup)
@@ -41,3 +43,25 @@ def show(name: str, as_json: bool) -> int:
     print(f"# {launcher.path}")
     print(launcher.path.read_text(encoding="utf-8"), end="")
     return 0
+
+
+@command.command(name="check")
+@click.argument("name")
+@click.option("--job", is_flag=True, help="Also run a tiny job, to see the workdir and Python from a node.")
+@json_option
+def check_(name: str, job: bool, as_json: bool) -> int:
+    """Say, step by step, whether jobs can be run with a launcher."""
+    from ..driver.check import check  # for this command only
+
+    launcher = find_launcher(name, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for step in check(launcher, Path(folder), job):
+            found.append(step)
+            if not as_json:
+                words = "\n      ".join(printable(line) for line in step.words.splitlines())
+                print(f"{'ok  ' if step.ok else 'FAIL'}  {step.step}: {words}  [{step.seconds:.2f} s]", flush=True)
+    if as_json:
+        print_json([step._asdict() for step in found])
+    failed = [step for step in found if not step.ok]
+    return 0 if not failed else 3 if failed[0].step in ("name", "connection") else 1

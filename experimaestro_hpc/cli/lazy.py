@@ -13,7 +13,7 @@ import click
 class LazyGroup(click.Group):
     """A group that knows its commands by name and loads their modules on use.
 
-    :param commands_in: by command, the module below this package and a line of help
+    :param commands_in: by command, where it is, as ``module`` or ``module:name`` below this package, and a line of help
     """
 
     def __init__(self, *arguments: Any, commands_in: dict[str, tuple[str, str]], **options: Any) -> None:
@@ -26,7 +26,8 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.commands_in:
             return None
-        command: click.Command = import_module(f".{self.commands_in[cmd_name][0]}", __package__).command
+        module, _, name = self.commands_in[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f".{module}", __package__), name or "command")
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -49,6 +50,17 @@ class DefaultGroup(click.Group):
     """A group whose first command is meant when none is named: ``jobs --json`` is ``jobs list --json``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if not args or args[0] not in (*self.commands, "-h", "--help"):
-            args = [next(iter(self.commands)), *args]
+        known = self.list_commands(ctx)
+        if args[:1] == ["--workdir"] and len(args) > 2 and args[2] in known:  # jobs --workdir DIR show …
+            args = [args[2], *args[:2], *args[3:]]
+        elif args and args[0].startswith("--workdir=") and len(args) > 1 and args[1] in known:
+            args = [args[1], args[0], *args[2:]]
+        if args and not args[0].startswith("-") and args[0] not in known:
+            return super().parse_args(ctx, args)  # a mistyped command, and no argument of the first one's
+        if not args or args[0] not in (*known, "-h", "--help"):
+            args = [known[0], *args]
         return super().parse_args(ctx, args)
+
+
+class LazyDefaultGroup(DefaultGroup, LazyGroup):
+    """Both of them."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -24,11 +26,49 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=1))
 
 
-def print_table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> None:
-    """Print a table for people."""
+def print_table(
+    rows: Sequence[Sequence[object]],
+    headers: Sequence[str],
+    fit: Sequence[str] = (),
+    styles: Callable[[str, str], str] | None = None,
+) -> None:
+    """Print a table for people.
+
+    :param fit: columns that are cut, in this order, when the terminal is too narrow
+    :param styles: makes a cell of a column coloured; not asked where there is no terminal, or with ``NO_COLOR``
+    """
     from tabulate import tabulate  # only where there is a table
 
-    print(tabulate([[printable(cell) for cell in row] for row in rows], headers=headers, disable_numparse=True))
+    cells = [[printable(cell) for cell in row] for row in rows]
+    if sys.stdout.isatty():
+        cells = fitted(cells, headers, fit, shutil.get_terminal_size().columns)
+        if styles is not None and not os.environ.get("NO_COLOR"):
+            cells = [[styles(name, cell) for name, cell in zip(headers, row)] for row in cells]
+    print(tabulate(cells, headers=headers, disable_numparse=True))
+
+
+def fitted(rows: Sequence[Sequence[str]], headers: Sequence[str], fit: Sequence[str], width: int) -> list[list[str]]:
+    """``rows`` with the columns ``fit`` cut, one after the other, until a line has at most ``width`` characters."""
+    table = [list(row) for row in rows]
+    widths = [max([len(name), *(len(row[number]) for row in table)]) for number, name in enumerate(headers)]
+    for name in fit:
+        over = sum(widths) + 2 * (len(widths) - 1) - width
+        if over <= 0 or name not in headers:
+            continue
+        number = list(headers).index(name)
+        most = max(len(name), 8, widths[number] - over)
+        for row in table:
+            row[number] = row[number] if len(row[number]) <= most else row[number][: most - 1] + "…"
+        widths[number] = min(widths[number], most)
+    return table
+
+
+def state_styles(column: str, cell: str) -> str:
+    """States in colours: what failed in red, what runs in green, what waits in yellow."""
+    if column != "state":
+        return cell
+    colours = {"failed": "red", "running": "green", "done": "bright_black", "held": "magenta"}
+    return click.style(cell, fg=colours.get(cell.partition(" ")[0], "yellow"))
 
 
 def printable(cell: object) -> str:

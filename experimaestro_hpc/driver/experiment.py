@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,10 +33,11 @@ from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, find_launcher, shipped_dir, user_dir
 from .monitor import Monitor, count, describe, last_lines, short
 from .options import run_options
-from .plan import Plan, make_plan
+from .plan import Plan, in_order, make_plan
 from .quiet import quiet_libraries
 from .session import Session
 from .submission import Submission
+from .transfer import fetch_whole
 
 #: seconds after a Ctrl-C in which another one cancels the jobs
 SECOND_THOUGHT = 3.0
@@ -78,6 +80,8 @@ class experiment:
         self.launcher = _launcher(options.launcher or launcher)
         self.jobs: dict[str, Job] = {}
         self.sent: set[str] = set()
+        #: jobs that are not sent at all, as what they need failed elsewhere
+        self.never: set[str] = set()
         self.sessions: dict[str, Session] = {}
         self.monitor = Monitor(self.sessions, {})
         self.maker = JobMaker(self.root, _main_script())
@@ -231,18 +235,58 @@ class experiment:
         if not fresh:
             return
         self._add_builders(fresh)
-        self._check_places()
+        in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
         if self.run_mode is RunMode.DRY_RUN:
             self._tell_plan(fresh)
             return
         remember(self.root)
+        while fresh:
+            ready, elsewhere = self._ready(fresh)
+            if ready:
+                self._send_now({id_: fresh.pop(id_) for id_ in ready})
+            open_ = [job for job in elsewhere if not self.monitor.is_over(job)]
+            if open_:
+                self.monitor.say(
+                    f"  {len(fresh)} jobs wait for {len(open_)} on another launcher; they are sent when those are"
+                    " done, so this process must go on until then"
+                )
+                self.monitor.wait(open_)
+
+    def _ready(self, fresh: dict[str, Job]) -> tuple[list[str], list[str]]:
+        """The jobs that can be sent, and the jobs on other launchers that the rest waits for.
+
+        A job whose parent failed elsewhere fails here and now.
+        """
+        ready: list[str] = []
+        elsewhere: dict[str, None] = {}
+        for job in in_order([job.planned() for job in self.jobs.values()]):
+            if job.id not in fresh:
+                continue
+            away = [one for one in job.parents if self.jobs[one].launcher.name != fresh[job.id].launcher.name]
+            open_ = [one for one in away if self.run_mode is RunMode.NORMAL and not self.monitor.is_over(one)]
+            failed = [one for one in job.parents if one in self.never or (one in away and self._has_failed(one))]
+            if failed:
+                words = f"its parent {short(failed[0])} failed"
+                self.monitor.note({job.id: {"state": "failed", "reason": "dependency", "message": words}}, False)
+                fresh.pop(job.id)
+                self.never.add(job.id)
+                self.sent.add(job.id)
+            elif open_ or any(one in fresh and one not in ready for one in job.parents):
+                elsewhere.update(dict.fromkeys(one for one in open_ if one not in fresh or one in ready))
+            else:
+                ready.append(job.id)
+        return ready, list(elsewhere)
+
+    def _has_failed(self, job: str) -> bool:
+        return bool(self.monitor.states.get(job, {}).get("state") == "failed")
+
+    def _send_now(self, fresh: dict[str, Job]) -> None:
+        """Submit jobs of which no parent is still to be done elsewhere."""
         for launcher in {job.launcher.name: job.launcher for job in fresh.values()}.values():
             mine = {id_: job for id_, job in fresh.items() if job.launcher.name == launcher.name}
-            session = self.sessions.get(launcher.name)
-            if session is None:
-                session = self.sessions[launcher.name] = Session(launcher, self.root)
             self.monitor.launchers = {**self.monitor.launchers, **dict.fromkeys(mine, launcher.name)}
-            submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine))
+            session = self._session(launcher)
+            submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine), self._make_whole)
             if self.run_mode is RunMode.GENERATE_ONLY:
                 submission.generate()
             else:
@@ -260,20 +304,42 @@ class experiment:
                 if builder.id not in self.jobs:
                     self.jobs[builder.id] = fresh[builder.id] = builder
 
-    def _needed_by(self, jobs: dict[str, Job]) -> dict[str, Job]:
-        """Jobs of earlier rounds that the new ones need."""
-        parents = {parent for job in jobs.values() for parent in job.parents}
-        return {id_: self.jobs[id_] for id_ in parents if id_ in self.jobs and id_ not in jobs}
+    def _session(self, launcher: Launcher) -> Session:
+        if launcher.name not in self.sessions:
+            self.sessions[launcher.name] = Session(launcher, self.root)
+        return self.sessions[launcher.name]
 
-    def _check_places(self) -> None:
-        for job in self.jobs.values():
+    def _make_whole(self, jobs: list[str]) -> list[str]:
+        """Bring all results of jobs that ran elsewhere to this machine; those for which that was possible."""
+        found: list[str] = []
+        by_place: dict[str, list[str]] = {}
+        for job in jobs:
+            by_place.setdefault(str(Layout(self.root).record(job).get("launcher") or ""), []).append(job)
+        for place, mine in by_place.items():
+            try:
+                session = self._session(_launcher(place))
+                fetch_whole(session, mine)
+            except XpmError as error:
+                self.monitor.say(f"  the results of {len(mine)} jobs are not all here, so they run again: {error}")
+                continue
+            found += mine
+        return found
+
+    def _needed_by(self, jobs: dict[str, Job]) -> dict[str, Job]:
+        """Jobs of earlier rounds that the new ones need, at any depth; none above those that ran elsewhere."""
+        found: dict[str, Job] = {}
+        todo = list(jobs.values())
+        while todo:
+            job = todo.pop()
             for parent in job.parents:
-                if parent in self.jobs and self.jobs[parent].launcher.name != job.launcher.name:
-                    raise XpmError(
-                        f"{short(job.id)} on launcher {job.launcher.name!r} needs {short(parent)}"
-                        f" on {self.jobs[parent].launcher.name!r}",
-                        hint="tasks that need each other must use the same launcher in this version",
-                    )
+                if parent in jobs or parent in found:
+                    continue
+                found[parent] = self.jobs[parent]
+                if self.jobs[parent].launcher.name == job.launcher.name:
+                    todo.append(found[parent])
+                else:
+                    found[parent] = replace(self.jobs[parent], parents=())
+        return found
 
     def _tell_plan(self, fresh: dict[str, Job]) -> None:
         """Dry run: what is known on this machine, and what would be submitted; nobody is asked."""

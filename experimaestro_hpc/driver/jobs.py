@@ -19,7 +19,7 @@ from typing import Any
 from .. import __version__
 from ..config.configure import VARIABLE
 from ..config.objects import ResumableTask, Task, job_name
-from ..config.serialize import params_text
+from ..config.serialize import job_id, params_text
 from ..resources import Resources
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
@@ -151,13 +151,13 @@ class JobMaker:
         recipe = self.recipe(launcher)
         if recipe is None or recipe.environment.build != "job":
             return None
-        resources = recipe.environment.build_resources
-        return Job(recipe.job, recipe.task, (), launcher, Resources.parse(resources) if resources else Resources())
+        task, resources = recipe.task(launcher.name), recipe.environment.build_resources
+        return Job(job_id(task), task, (), launcher, Resources.parse(resources) if resources else Resources())
 
     def sent_with(self, job: Job) -> dict[str, str]:
         """What goes to the cluster beside a job's files: for one that builds an environment, what it builds it from."""
         recipe = self.recipe(job.launcher)
-        return recipe.sent() if recipe is not None and recipe.job == job.id else {}
+        return recipe.sent() if recipe is not None and isinstance(job.task, BuildEnvironment) else {}
 
     @property
     def code(self) -> str:

@@ -6,12 +6,14 @@ and the marker of a job last, so that a job that looks done is all there.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from ..agent.files import Packer, manifest, unpack
 from ..errors import WorkspaceError
+from .bars import shown
 from .session import Session
 from .snapshot import Snapshot, source
 
@@ -40,13 +42,16 @@ def write_here(session: Session, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         path = session.layout.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
+        temporary.replace(path)  # by rename: whoever lists jobs sees that something has changed
 
 
-def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None = None) -> int:
+def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None = None, label: str = "") -> int:
     """Bring back what is new of these jobs: records and logs always, and what the launcher or ``patterns`` say.
 
     :param patterns: take these instead of the launcher's, whatever their size
+    :param label: what a progress bar says; none without
     :returns: the number of files
     """
     if session.is_here:
@@ -59,7 +64,8 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
 
     def take(stream: Any) -> None:
         try:
-            taken.extend(unpack(stream, session.layout.root))
+            with shown(stream, stream.left, label) as watched:
+                taken.extend(unpack(watched, session.layout.root))
         except OSError as error:
             what = f"the files of jobs cannot be written on this machine: {error.strerror or error}"
             raise WorkspaceError(what, where=str(error.filename or session.layout.root)) from error

@@ -122,7 +122,7 @@ class Monitor:
         """
         jobs = list(jobs)
         while True:
-            open_jobs = [job for job in jobs if not self._is_over(job)]
+            open_jobs = [job for job in jobs if not self.is_over(job)]
             if not open_jobs:
                 return {job: self.states[job] for job in jobs}
             by_launcher: dict[str, list[str]] = {}
@@ -137,7 +137,7 @@ class Monitor:
 
         :raises ConnectionFailed: the cluster cannot be reached
         """
-        open_jobs = [job for job in self.launchers if not self._is_over(job)]
+        open_jobs = [job for job in self.launchers if not self.is_over(job)]
         cancelled = 0
         for name, session in self.sessions.items():
             session.client.close()  # a request may have been cut off by the interrupt
@@ -152,7 +152,8 @@ class Monitor:
         time.sleep(min(RECONNECT_FIRST * 2 ** min(self.lost, 10), RECONNECT_MOST) * random.uniform(0.8, 1.2))
         self.lost += 1
 
-    def _is_over(self, job: str) -> bool:
+    def is_over(self, job: str) -> bool:
+        """Whether a job has ended, as far as it was seen."""
         return self.states.get(job, {}).get("state") in FINAL
 
     def _look(self, session: Session, jobs: list[str], patience: float) -> None:
@@ -189,7 +190,7 @@ class Monitor:
                 self._tell_failure(job, line)
             elif not is_many and (name not in ("unscheduled", "waiting") or state.get("native_id")):
                 self.say(f"  {line}")
-        over = all(self._is_over(job) for job in self.states)
+        over = all(self.is_over(job) for job in self.states)
         if is_many and (over or time.monotonic() - self.summed_at > SUMMARY):
             self.summed_at = time.monotonic()
             self.say(f"  {count(self.states)}")
@@ -212,6 +213,10 @@ class Monitor:
 
 def count(states: Mapping[str, Mapping[str, Any]]) -> str:
     """``3 done, 1 failed``: how many jobs are in which state."""
-    numbers = Counter(str(state.get("state")) for state in states.values())
+    return in_words(Counter(str(state.get("state")) for state in states.values()))
+
+
+def in_words(numbers: Mapping[str, int]) -> str:
+    """``3 done, 1 failed``, from how many jobs are in which state."""
     order = ("done", "failed", "running", "queued", "held", "waiting", "unscheduled")
-    return ", ".join(f"{numbers[name]} {name}" for name in order if numbers[name]) or "no jobs"
+    return ", ".join(f"{numbers[name]} {name}" for name in order if numbers.get(name)) or "no jobs"

@@ -7,7 +7,7 @@ wait for their own elements of the same arrays: they get their parents' indexes.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,14 +93,19 @@ def in_order(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
 
 
 def with_done_here(
-    jobs: Sequence[PlannedJob], states: Mapping[str, dict[str, Any]], here: Mapping[str, dict[str, Any]]
-) -> dict[str, dict[str, Any]]:
-    """``states``, and in them the jobs that were done elsewhere, whose results are on this machine.
+    jobs: Sequence[PlannedJob],
+    states: Mapping[str, dict[str, Any]],
+    here: Mapping[str, dict[str, Any]],
+    make_whole: Callable[[list[str]], list[str]] = lambda _jobs: [],
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """``states``, and in them the jobs that were done elsewhere; and those of them whose results must be sent there.
 
-    One that a job still to be submitted needs does not count: its results are not where that job will run.
+    One that a job still to be submitted needs counts only if all its results can be had.
 
     :param here: the markers of jobs that are done, as this machine has them
+    :param make_whole: brings all results of jobs to this machine; returns those that it could
     """
+    whole: list[str] = []
     usable = {job: marker for job, marker in here.items() if states.get(job, {}).get("state") not in SETTLED}
     while True:
         known = {**states, **usable}
@@ -108,9 +113,12 @@ def with_done_here(
         needed = {
             one for group in plan.submit for parents in group.parents.values() for one in parents if one in usable
         }
-        if not needed:
-            return known
-        usable = {job: marker for job, marker in usable.items() if job not in needed}
+        if needed <= set(whole):
+            return known, sorted(needed)
+        got = make_whole(sorted(needed - set(whole)))
+        whole += got
+        lacking = needed - set(whole)
+        usable = {job: marker for job, marker in usable.items() if job not in lacking}
 
 
 def make_plan(

@@ -13,14 +13,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ..agent.environments import TASK, digest_of, folder_of
+from ..agent.environments import TASK, folder_of
 from ..config.declare import Param
 from ..config.objects import Task
-from ..config.serialize import job_id
 from ..errors import LauncherError
 from .environment import Environment
 from .script import Scripts
 
+#: digits of the hash that name an environment: paths in it should stay short
+_DIGITS = 16
 #: read by uv where they lie beside its lock file
 _BESIDE_UV_LOCK = ("pyproject.toml", "uv.toml", ".python-version")
 #: lines of pip's requirements, and of the part for pip in conda's files, that name another file
@@ -28,12 +29,16 @@ _REQUIREMENT = re.compile(r"^[ \t]*(?:-[ \t]+)?(?:-r|-c|--requirement|--constrai
 
 
 class BuildEnvironment(Task):
-    """The building of an environment, as a task that others need. Its job is a shell script: see ``build.sh.j2``."""
+    """The building of an environment, as a task that others need. Its job is a shell script: see ``build.sh.j2``.
+
+    The launcher is a parameter, since an experiment may use the same environment in several places.
+    """
 
     __xpmid__ = TASK
 
+    launcher: Param[str]
     manager: Param[str]
-    contents: Param[str]
+    environment: Param[str]
 
     def execute(self) -> None:
         """Never called."""
@@ -44,26 +49,20 @@ class BuildEnvironment(Task):
 class Recipe:
     """How to build an environment.
 
-    :ivar task: stands for the building; its identifier is the hash
+    :ivar digest: names its folder, ``.xpm/env/<digest>``
     :ivar environment: what the launcher file says
     :ivar script: builds it, in its folder
     :ivar files: text by name, put into ``source`` there
     """
 
-    task: BuildEnvironment
+    digest: str
     environment: Environment
     script: str
     files: Mapping[str, str]
 
-    @property
-    def job(self) -> str:
-        """The id of the job that builds it."""
-        return job_id(self.task)
-
-    @property
-    def digest(self) -> str:
-        """Names its folder, ``.xpm/env/<digest>``."""
-        return digest_of(self.job)
+    def task(self, launcher: str) -> BuildEnvironment:
+        """The task of building it with a launcher."""
+        return BuildEnvironment(launcher=launcher, manager=self.environment.manager, environment=self.digest)
 
     @property
     def folder(self) -> str:
@@ -103,8 +102,7 @@ def make_recipe(environment: Environment, root: Path, start: Path, names: Sequen
         for part in (name, text):
             encoded = part.encode("utf-8", "surrogateescape")
             digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    task = BuildEnvironment(manager=environment.manager, contents=digest.hexdigest())
-    return Recipe(task, environment, scripts.render_build(environment, file), files)
+    return Recipe(digest.hexdigest()[:_DIGITS], environment, scripts.render_build(environment, file), files)
 
 
 def _find(environment: Environment, root: Path, start: Path) -> str:

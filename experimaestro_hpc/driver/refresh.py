@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..errors import XpmError
@@ -41,19 +41,50 @@ def by_launcher(views: Iterable[View]) -> dict[str, list[View]]:
     return found
 
 
-def refresh(root: Path, views: Iterable[View]) -> list[XpmError]:
-    """Bring ``views`` up to date in place.
+class Refresher:
+    """Brings views up to date, with one connection for each launcher for as long as it lives.
 
-    :returns: what went wrong; the jobs of a launcher that cannot be asked stay as they were last seen
+    :param root: the workspace on this machine
     """
-    problems = []
-    for launcher, mine in by_launcher(one for one in views if one["state"] not in FINAL).items():
-        try:
-            with session_of(root, launcher) as session:
-                look(session, mine)
-        except XpmError as error:
-            problems.append(error)
-    return problems
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.open = ExitStack()
+        self.sessions: dict[str, Session] = {}
+
+    def __enter__(self) -> Refresher:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.open.close()
+
+    def session(self, launcher: str) -> Session:
+        """The session with a launcher, opened when it is first wanted.
+
+        :raises XpmError: there is no such launcher any more
+        """
+        if launcher not in self.sessions:
+            self.sessions[launcher] = self.open.enter_context(session_of(self.root, launcher))
+        return self.sessions[launcher]
+
+    def refresh(self, views: Iterable[View]) -> list[XpmError]:
+        """Bring ``views`` up to date in place.
+
+        :returns: what went wrong; the jobs of a launcher that cannot be asked stay as they were last seen
+        """
+        problems = []
+        for launcher, mine in by_launcher(one for one in views if one["state"] not in FINAL).items():
+            try:
+                look(self.session(launcher), mine)
+            except XpmError as error:
+                problems.append(error)
+        return problems
+
+
+def refresh(root: Path, views: Iterable[View]) -> list[XpmError]:
+    """Bring ``views`` up to date in place, once; see :meth:`Refresher.refresh`."""
+    with Refresher(root) as refresher:
+        return refresher.refresh(views)
 
 
 def forget_ends(session: Session, jobs: Iterable[str]) -> None:

@@ -6,10 +6,11 @@ Two requests, however many jobs: what is known, then everything at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..agent.adopt import adopt
+from ..agent.environments import is_builder
 from ..errors import SubmissionError
 from ..runtime.files import write_json
 from .building import build, note
@@ -20,6 +21,7 @@ from .monitor import Monitor, short
 from .plan import Plan, make_plan, with_done_here
 from .refresh import forget_ends
 from .session import Session
+from .transfer import send_up
 
 
 class Submission:
@@ -27,6 +29,7 @@ class Submission:
 
     :param jobs: the new jobs, by id
     :param earlier: jobs of earlier rounds that these need
+    :param make_whole: brings all results of jobs that ran elsewhere to this machine; returns those that it could
     """
 
     def __init__(
@@ -36,12 +39,14 @@ class Submission:
         experiment: str,
         jobs: Mapping[str, Job],
         earlier: Mapping[str, Job],
+        make_whole: Callable[[list[str]], list[str]],
     ) -> None:
         self.session = session
         self.maker = maker
         self.experiment = experiment
         self.jobs = jobs
         self.all = {**earlier, **jobs}
+        self.make_whole = make_whole
 
     def run(self, monitor: Monitor) -> None:
         """Ask, plan, submit, and tell what was done.
@@ -62,9 +67,14 @@ class Submission:
             environment=recipe.digest if recipe else "",
         )
         known["states"].update(self._adopt(known["states"]))
-        states = with_done_here(planned, known["states"], {} if session.is_here else self._done_here())
+        states, lacking = with_done_here(planned, known["states"], self._done_elsewhere(), self.make_whole)
+        if session.is_here:
+            self._make_parents_whole(make_plan(planned, states, known["largest_array"]))
+        elif lacking:
+            monitor.say(f"  sending {len(lacking)} results of other places to {session.place}")
+            send_up(session, lacking)
         plan = make_plan(planned, states, known["largest_array"])
-        monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {_summary(plan)}")
+        monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {self._summary(plan)}")
         if recipe is not None and launcher.environment.build == "login":
             note(session.layout.root, recipe, launcher.name, known["has_environment"])
             if plan.submit and not known["has_environment"]:
@@ -126,9 +136,15 @@ class Submission:
         found: dict[str, Any] = self.session.client.call("adopt", former=former)["states"]
         return found
 
-    def _done_here(self) -> dict[str, dict[str, Any]]:
-        """The markers of the jobs that are done as far as this machine knows, wherever they ran."""
-        markers = {job: self.session.layout.marker(job) for job in self.all}
+    def _make_parents_whole(self, plan: Plan) -> None:
+        """Of parents that ran elsewhere this machine may have only what was mirrored."""
+        needed = {one for group in plan.submit for parents in group.parents.values() for one in parents}
+        records = {one: self.session.layout.record(one) for one in needed - set(plan.submitted)}
+        self.make_whole([one for one, record in records.items() if record.get("scheduler") != "local"])
+
+    def _done_elsewhere(self) -> dict[str, dict[str, Any]]:
+        """The markers of the jobs that are done as far as this machine knows, and ran with another launcher."""
+        markers = {job: self.session.layout.marker(job) for job in self.all if not is_builder(job)}
         return {job: marker for job, marker in markers.items() if marker and marker["state"] == "done"}
 
     def _note_native(self, job: str, native: object) -> None:
@@ -166,19 +182,17 @@ class Submission:
             )
         return files, groups
 
+    def _summary(self, plan: Plan) -> str:
+        """How many of the new jobs, and of earlier ones that run again, are to run, under way, or done."""
+        counts = (
+            (len(plan.submitted), "to run"),
+            (len(self.jobs.keys() & set(plan.attach)), "under way"),
+            (len(self.jobs.keys() & set(plan.reuse)), "done before"),
+        )
+        return ", ".join(f"{count} {what}" for count, what in counts if count) or "nothing to do"
+
 
 class SubmissionErrorForAll(SubmissionError):
     """The scheduler refuses everything: the launcher file is wrong rather than a job."""
 
     exit_status = 2
-
-
-def _summary(plan: Plan) -> str:
-    words = []
-    if plan.submit:
-        words.append(f"{len(plan.submitted)} to run")
-    if plan.attach:
-        words.append(f"{len(plan.attach)} under way")
-    if plan.reuse:
-        words.append(f"{len(plan.reuse)} done before")
-    return ", ".join(words) or "nothing to do"

@@ -169,6 +169,10 @@ class Scheduler(abc.ABC):
         """
         return {}
 
+    def queries(self) -> str:
+        """What answers :meth:`query`, for people: a command, or a library with its version; "" without a choice."""
+        return ""
+
     def calls(self) -> dict[str, int]:
         """How often each of its commands has been run; none for a scheduler without commands."""
         return {}

@@ -19,6 +19,7 @@ from ..errors import SubmissionError
 from ..resources import ResourceError, Resources, format_duration
 from .base import NoInformation, NoRoom, Request, Status, Submission
 from .command import Answer, Commands, CommandScheduler, SharedText
+from .pyslurm_query import Pyslurm, Row
 
 #: ids on one command line; sites wrap sacct and limit its line
 _CHUNK = 500
@@ -42,6 +43,7 @@ _FOR_GOOD = (
     "unsupported",
     "must be",
     "too long",
+    "dependency problem",
     "violates accounting/qos policy",
 )
 #: sbatch said that there are enough jobs: later there is room
@@ -235,12 +237,16 @@ def queue_status(state: str, reason: str, host: str) -> Status:
 
 
 def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
-    """The jobs in what sacct printed with ``-o ACCOUNTING --parsable2``, of ``wanted``; memory is that of steps."""
+    """The jobs in what sacct printed with ``-o ACCOUNTING --parsable2``, of those in ``wanted``."""
+    return read_accounting((line.strip().split("|", 8) for line in out.splitlines()), wanted)
+
+
+def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Status]:
+    """The jobs in rows of what :data:`ACCOUNTING` names, of those in ``wanted``; memory is that of steps."""
     found: dict[str, Status] = {}
     largest: dict[str, int] = {}
     names = set(wanted)
-    for line in out.splitlines():
-        fields = line.strip().split("|", 8)
+    for fields in rows:
         native = fields[0].partition(".")[0]
         if len(fields) != 9 or native not in names:
             continue
@@ -291,8 +297,8 @@ def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status |
     if signal.isdigit() and int(signal):
         number = 128 + int(signal)
     ours = _ENDS[word]
-    if word == "CANCELLED" and " by " not in state and reason.startswith("Dependency"):
-        ours = "dependency"  # "CANCELLED by 1001" was somebody
+    if word == "CANCELLED" and " by " not in state and (reason.startswith("Dependency") or host == "None assigned"):
+        ours = "dependency"  # "CANCELLED by 1001" was somebody; the later series give no reason
     if word == "FAILED" and number in (126, 127):
         ours = "launch"
     return Status(
@@ -305,15 +311,16 @@ def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status |
 
 
 class Slurm(CommandScheduler):
-    """Slurm's commands on this machine."""
+    """Slurm's commands on this machine, and pyslurm for queries where it can be used."""
 
     name = "slurm"
     command = "sbatch"
     arrays = True
     corresponds = True
 
-    def __init__(self, workspace: str, commands: Commands | None = None) -> None:
+    def __init__(self, workspace: str, commands: Commands | None = None, pyslurm: Pyslurm | None = None) -> None:
         super().__init__(workspace, commands)
+        self.pyslurm = pyslurm or Pyslurm.here(self.commands)
         # by user: squeue is asked for one's own jobs
         self.cache = SharedText(Path(workspace, ".xpm", "slurm", f"queue-{os.getuid()}.json"))
         self.has_accounting = True
@@ -336,6 +343,9 @@ class Slurm(CommandScheduler):
             return super().largest_array()
         found = re.search(r"(?m)^MaxArraySize\s*=\s*(\d+)", answer.out)
         return max(1, int(found.group(1))) if answer.code == 0 and found else super().largest_array()
+
+    def queries(self) -> str:
+        return self.pyslurm.queries()
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:
@@ -384,11 +394,8 @@ class Slurm(CommandScheduler):
             return {}
         out = self.cache.read(max_age)
         if out is None:
-            argv = ["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N|%j"]
-            answer = self.commands.run(argv, extra={"SLURM_BITSTR_LEN": "0"})  # lists of elements are not cut short
-            if answer.code:
-                raise NoInformation(f"squeue: {answer.words}")
-            out = answer.out
+            rows = self.pyslurm.queue()
+            out = self._queue() if rows is None else "\n".join("|".join(row) for row in rows)
             self.cache.write(out)
         found = parse_queue(out, native_ids)
         self._note_unknown(out)
@@ -400,20 +407,31 @@ class Slurm(CommandScheduler):
                     found[native] = status
         return found
 
+    def _queue(self) -> str:
+        argv = ["squeue", "--me", "-h", "-a", "-t", "all", "-o", "%i|%T|%r|%N|%j"]
+        answer = self.commands.run(argv, extra={"SLURM_BITSTR_LEN": "0"})  # lists of elements are not cut short
+        if answer.code:
+            raise NoInformation(f"squeue: {answer.words}")
+        return answer.out
+
     def _accounting(self, native_ids: Sequence[str]) -> dict[str, Status]:
         if not self.has_accounting:
             return {}
-        argv = ["sacct", "-n", "--parsable2", "-o", ACCOUNTING, "-j", ",".join(native_ids)]
+        rows, rest = self.pyslurm.accounting(native_ids)
+        known = read_accounting(rows, native_ids)
+        if not rest:
+            return known
+        argv = ["sacct", "-n", "--parsable2", "-o", ACCOUNTING, "-j", ",".join(rest)]
         try:
             answer = self.commands.run(argv)
         except NoInformation as error:
             answer = Answer(1, "", str(error))
         if answer.code == 0:
-            return parse_accounting(answer.out, native_ids)
+            return {**known, **parse_accounting(answer.out, rest)}
         if "disabled" in answer.err or not self._has_sacct():
             self.has_accounting = False
             self.notes.append("no accounting here (sacct): how killed jobs ended is known from squeue alone")
-        return {}  # no information, and squeue and the markers have theirs
+        return known  # no information of the others, and squeue and the markers have theirs
 
     def _has_sacct(self) -> bool:
         return shutil.which("sacct", path=self.commands.environ.get("PATH")) is not None

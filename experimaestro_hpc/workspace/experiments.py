@@ -49,7 +49,7 @@ def note_jobs(root: Path, name: str, script: str, jobs: Mapping[str, dict[str, A
     path = folder / "experiment.json"
     (root / ".xpm" / "locks").mkdir(parents=True, exist_ok=True)
     with FileLock(root / ".xpm" / "locks" / "experiments"):
-        record = _read(path) or ExperimentRecord(name)
+        record = read_experiment(path) or ExperimentRecord(name)
         record.jobs.update(jobs)
         record.latest = list(jobs)
         record.script = script
@@ -57,7 +57,8 @@ def note_jobs(root: Path, name: str, script: str, jobs: Mapping[str, dict[str, A
         write_json(str(path), json.loads(json.dumps(asdict(record), default=str)))
 
 
-def _read(path: Path) -> ExperimentRecord | None:
+def read_experiment(path: Path) -> ExperimentRecord | None:
+    """The experiment of an ``experiment.json``, or None when there is none."""
     document = read_json(str(path))
     known = {one.name for one in fields(ExperimentRecord)}  # a newer version may have written more
     return ExperimentRecord(**{key: document[key] for key in known & document.keys()}) if document else None
@@ -65,5 +66,5 @@ def _read(path: Path) -> ExperimentRecord | None:
 
 def experiments(root: Path) -> list[ExperimentRecord]:
     """All experiments of a workspace, the latest first."""
-    found = [_read(path) for path in (root / "experiments").glob("*/experiment.json")]
+    found = [read_experiment(path) for path in (root / "experiments").glob("*/experiment.json")]
     return sorted((one for one in found if one is not None), key=lambda one: -one.updated)

@@ -15,6 +15,7 @@ import pytest
 
 from experimaestro_hpc.agent.files import unpack
 from experimaestro_hpc.agent.layout import Layout
+from experimaestro_hpc.config.objects import Task
 from experimaestro_hpc.driver import ship
 from experimaestro_hpc.driver.client import LocalClient
 from experimaestro_hpc.driver.launcher import Connector, Launcher, Mirror
@@ -222,6 +223,10 @@ def test_nothing_from_the_cluster_gets_out_of_the_workspace(pair, tmp_path):
 # --- A round of submission
 
 
+class Say(Task):
+    """Has never had another name."""
+
+
 class Maker:
     """Makes files of jobs."""
 
@@ -241,8 +246,8 @@ class Maker:
         return {}
 
     @staticmethod
-    def array_script(first: Any, jobs: Any, lib: str) -> str:
-        return " ".join(jobs)
+    def array_script(first: Any, elements: Any, lib: str) -> str:
+        return " ".join(elements.values())
 
 
 class Client:
@@ -250,8 +255,12 @@ class Client:
 
     def __init__(self, survey: dict[str, str], submit: dict[str, Any]) -> None:
         self.answers: dict[str, Any] = {
-            "survey": {"states": {job: {"state": state} for job, state in survey.items()}, "has_code": False},
-            "submit": {"natives": {}, "refused": {}, "unknown": {}, "attached": [], **submit},
+            "survey": {
+                "states": {job: {"state": state} for job, state in survey.items()},
+                "has_code": False,
+                "largest_array": 1000,
+            },
+            "submit": {"natives": {}, "refused": {}, "held": {}, "unknown": {}, "attached": [], **submit},
         }
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.sent: list[str] = []
@@ -275,7 +284,7 @@ def round_of(pair: Pair, client: Client, *jobs: str, earlier: tuple[str, ...] = 
 
     def job(id_: str) -> Any:
         planned = PlannedJob(id_, needs.get(id_, ()), "same")
-        return SimpleNamespace(id=id_, name="say", planned=lambda: planned)
+        return SimpleNamespace(id=id_, name="say", planned=lambda: planned, task=Say())
 
     maker: Any = Maker()
     return Submission(pair.session, maker, "mine", {one: job(one) for one in jobs}, {one: job(one) for one in earlier})
@@ -296,8 +305,8 @@ def test_two_requests_however_many_jobs(pair, monitor):
     round_of(pair, client, A, B, C).run(monitor)
     assert [name for name, _ in client.calls] == ["survey", "submit", "fetch"]
     (group,) = client.calls[1][1]["groups"]
-    assert (group["jobs"], group["parents"]) == ([B, C], [])
-    assert group["token"] in group["name"]
+    assert (group["jobs"], group["parents"]) == ({"0": B, "1": C}, {B: [], C: []})
+    assert group["label"] == "say"
     assert f"batches/{group['token']}/array.sh" in client.sent
     assert {name.rpartition("/")[0] for name in client.sent if name.startswith("jobs/")} == {f"jobs/{B}", f"jobs/{C}"}
     assert client.calls[2][1]["jobs"].keys() == {A}
@@ -342,12 +351,19 @@ def test_everything_is_refused(pair, monitor):
     assert "nothing was submitted; 2 job(s) were refused" in caught.value.hint
 
 
-def test_nobody_knows_what_was_submitted(pair, monitor):
-    client = Client({A: "unscheduled", B: "unscheduled"}, {"unknown": {A: "sbatch: timed out", B: "its parent"}})
-    with pytest.raises(ConnectionFailed, match="sbatch: timed out") as caught:
-        round_of(pair, client, A, B, b="a").run(monitor)
-    assert caught.value.exit_status == 3
-    assert "2 job(s) may or may not have been submitted; run the script again" in caught.value.hint
+@pytest.mark.parametrize(("later", "words"), [("unknown", "without an answer"), ("held", "not submitted yet")])
+def test_what_is_not_submitted_yet_is_told_and_is_no_error(pair, monitor, later, words):
+    """Whoever watches the jobs goes on with it."""
+    client = Client({A: "unscheduled", B: "unscheduled"}, {later: {A: "the reason", B: "its parent"}})
+    round_of(pair, client, A, B, b="a").run(monitor)
+    assert f"  2 job(s) {words}: the reason; this goes on while somebody watches them\n" in said(monitor)
+
+
+def test_an_array_is_not_larger_than_the_cluster_allows(pair, monitor):
+    client = Client(dict.fromkeys((A, B, C), "unscheduled"), {"natives": {A: "17_0", B: "17_1", C: "18"}})
+    client.answers["survey"]["largest_array"] = 2
+    round_of(pair, client, A, B, C).run(monitor)
+    assert [one["jobs"] for one in client.calls[1][1]["groups"]] == [{"0": A, "1": B}, {"0": C}]
 
 
 @pytest.mark.parametrize("attached", [True, False])
@@ -362,7 +378,7 @@ def test_jobs_of_an_earlier_round_are_looked_at_and_not_counted(pair, monitor):
     client = Client({A: "running", B: "unscheduled"}, {"natives": {B: "18"}})
     round_of(pair, client, B, earlier=(A,), b="a").run(monitor)
     assert client.calls[0][1]["jobs"] == [A, B]
-    assert [(one["jobs"], one["parents"]) for one in client.calls[1][1]["groups"]] == [([B], [A])]
+    assert [(one["jobs"], one["parents"]) for one in client.calls[1][1]["groups"]] == [({"0": B}, {B: [A]})]
     assert "experiment mine: 1 jobs on" in said(monitor)
 
 

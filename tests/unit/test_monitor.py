@@ -50,6 +50,12 @@ def test_duration(seconds, text):
         ({"state": "failed", "detail": "not this"}, "failed (exit)"),
         ({"state": "failed", "message": "x" * 500}, "failed (exit) - " + "x" * 297 + "..."),
         ({"state": "unscheduled"}, "unscheduled"),
+        ({"state": "waiting", "detail": "waiting for a slot: QOSMax"}, "waiting - waiting for a slot: QOSMax"),
+        (
+            {"state": "queued", "native_id": "18", "again": "attempt 2, after timeout", "detail": "BeginTime"},
+            "queued as 18 - attempt 2, after timeout - BeginTime",
+        ),
+        ({"state": "done", "host": "n1", "again": "attempt 2, after timeout"}, "done on n1"),
         ({}, ""),
     ],
 )
@@ -108,6 +114,7 @@ class Client:
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
+        self.notes: list[str] = []
         self.seen: list[Any] = []
 
     def call(self, operation: str, *, jobs: Any, seen: Any, seconds: float) -> Any:
@@ -117,7 +124,8 @@ class Client:
         if isinstance(answer, Exception):
             raise answer
         states, trouble = answer if isinstance(answer, tuple) else (answer, "")
-        return {"states": {job: dict(state) for job, state in states.items()}, "trouble": trouble}
+        notes, self.notes = self.notes, []
+        return {"states": {job: dict(state) for job, state in states.items()}, "trouble": trouble, "notes": notes}
 
 
 def watched(tmp_path: Path, *answers: Any) -> tuple[Monitor, Client]:
@@ -209,6 +217,13 @@ def test_trouble_with_the_scheduler_is_told_when_it_begins_and_when_it_ends(tmp_
     monitor, _ = watched(tmp_path, ({ONE: RUNNING}, ""), ({}, words), ({}, words), ({}, ""), {ONE: DONE})
     monitor.wait([ONE])
     assert said(monitor) == [f"{ONE} running on n1", f"gate: {words}", "gate: answers again", f"{ONE} done"]
+
+
+def test_what_people_should_know_of_the_cluster_is_told(tmp_path):
+    monitor, client = watched(tmp_path, {ONE: RUNNING}, {ONE: DONE})
+    client.notes = ["no accounting here (sacct)"]
+    monitor.wait([ONE])
+    assert said(monitor) == [f"{ONE} running on n1", "gate: no accounting here (sacct)", f"{ONE} done"]
 
 
 # --- The connection is lost

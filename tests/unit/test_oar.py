@@ -694,7 +694,7 @@ def rendered(name: str) -> str:
         ),
         "array": (
             ScriptJob("oar", request("cores=2", array=True), "say", "python3", ".xpm/lib/0"),
-            [f"jobs/say/{number}" for number in range(6)] + [f"jobs/{HOSTILE}/6"],
+            {**{number: f"jobs/say/{number}" for number in range(6)}, 6: f"jobs/{HOSTILE}/6"},
         ),
     }
     job, array = jobs[name]

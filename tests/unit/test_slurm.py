@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 from experimaestro_hpc.errors import SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import command as command_module
-from experimaestro_hpc.schedulers.base import NoInformation, Request, Status, Submission
-from experimaestro_hpc.schedulers.command import Commands, clean_environment
+from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, Request, Status, Submission
+from experimaestro_hpc.schedulers.command import Commands, SharedText, clean_environment
 from experimaestro_hpc.schedulers.slurm import (
     Slurm,
     directive,
@@ -23,10 +24,16 @@ from experimaestro_hpc.schedulers.slurm import (
     options_of,
     parse_accounting,
     parse_queue,
+    parse_shown,
+    parse_size,
     parse_submitted,
     queue_status,
     ranges,
+    used_of,
 )
+
+#: what sbatch says of each limit, after the line that names it
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
 
 
 def request(text: str = "any", **changes: Any) -> Request:
@@ -108,6 +115,9 @@ def test_a_directive_stays_on_its_line(value):
         ("any", {"options": {"output": "/elsewhere"}}, {}),
         ("any", {"name": "it's $(x) a/b\n"}, {"job-name": "it-s---x--a-b-"}),
         ("any", {"name": "n" * 99}, {"job-name": "n" * 60}),
+        # a resumable task is told of its end
+        ("any", {"warning": 120}, {"signal": "B:USR2@120"}),
+        ("any", {"warning": 120, "options": {"signal": "B:TERM@30"}}, {"signal": "B:TERM@30"}),
     ],
 )
 def test_options(text, changes, expected):
@@ -246,20 +256,21 @@ def test_queue_status(state, reason, host, expected):
 def test_parse_queue():
     out = """\
 Welcome | to | the | cluster | !
-17|RUNNING|None|node1
-123_[4-6%2]|PENDING|JobArrayTaskLimit|
-123_0|RUNNING|None|node2
-  123_1|COMPLETED|None|node2
-99|RUNNING|None|node3
+17|RUNNING|None|node1|say|loud-0f0f
+123_[4-6%2]|PENDING|JobArrayTaskLimit||many-0f0e
+123_0|RUNNING|None|node2|many-0f0e
+  123_1|COMPLETED|None|node2|many-0f0e
+99|RUNNING|None|node3|theirs
 slurm_load_jobs: something
 18|RUNNING|None
+19|RUNNING|None|node1
 """
     found = parse_queue(out, ["17", "18", "19", *ELEMENTS])
-    waits = Status("queued", detail="JobArrayTaskLimit")
+    waits = Status("queued", detail="JobArrayTaskLimit", name="many-0f0e")
     assert found == {
-        "17": Status("running", host="node1"),
-        "123_0": Status("running", host="node2"),
-        "123_1": Status("ended", "", "COMPLETED", host="node2"),
+        "17": Status("running", host="node1", name="say|loud-0f0f"),
+        "123_0": Status("running", host="node2", name="many-0f0e"),
+        "123_1": Status("ended", "", "COMPLETED", host="node2", name="many-0f0e"),
         "123_4": waits,
         "123_5": waits,
         "123_6": waits,
@@ -284,6 +295,7 @@ slurm_load_jobs: something
         ("CANCELLED by 1001", "0:15", "None", Status("ended", "cancelled", "CANCELLED by 1001", 143, "node1")),
         ("CANCELLED+", "0:0", "None", Status("ended", "cancelled", "CANCELLED+", 0, "node1")),
         ("CANCELLED", "0:0", "Dependency", Status("ended", "dependency", "CANCELLED (Dependency)", 0, "node1")),
+        ("CANCELLED", "0:0", "None", Status("ended", "cancelled", "CANCELLED", 0, "node1")),
         ("PREEMPTED", "0:0", "None", Status("ended", "preempted", "PREEMPTED", 0, "node1")),
         ("NODE_FAIL", "1:0", "None", Status("ended", "node_fail", "NODE_FAIL", 1, "node1")),
         ("REVOKED", "", "None", Status("ended", "cancelled", "REVOKED", None, "node1")),
@@ -299,23 +311,93 @@ def test_ended_status(state, exit_code, reason, expected):
     assert ended_status(state, exit_code, "node1", reason) == expected
 
 
+def test_what_26_05_says_otherwise():
+    """22.05 takes 128 off an exit status, and gives a reason with a job whose parent has failed."""
+    out = """\
+3|FAILED|255:0|n1|None||||
+4|FAILED|127:0|n1|None||||
+5|FAILED|137:0|n1|None||||
+17|CANCELLED|0:0|None assigned|None||||
+18|CANCELLED by 1000|0:0|None assigned|None||||
+12_[0-5,9%2]|PENDING|0:0|None assigned|None||||
+"""
+    assert parse_accounting(out, ["3", "4", "5", "17", "18", "12_0"]) == {
+        "3": Status("ended", "exit", "FAILED", 255, "n1"),
+        "4": Status("ended", "launch", "FAILED", 127, "n1"),
+        "5": Status("ended", "exit", "FAILED", 137, "n1"),
+        "17": Status("ended", "dependency", "CANCELLED", 0),
+        "18": Status("ended", "cancelled", "CANCELLED by 1000", 0),
+    }
+
+
 def test_parse_accounting():
+    """Memory is that of the steps; a step's own end is not the job's."""
     out = """\
 Welcome to sacct
-17|COMPLETED|0:0|node1|None
-18|RUNNING|0:0|node1|None
-123_0|FAILED|1:0|node2|None
-123_[4-6]|PENDING|0:0|None assigned|Dependency
-19|CANCELLED by 1001|0:0|None assigned|None
-99|COMPLETED|0:0|node1|None
-17.batch|FAILED|1:0|node1|
+17|COMPLETED|0:0|node1|None||00:01:02|billing=1,cpu=1,mem=1G,node=1|say-0f0f
+17.batch|FAILED|1:0|node1|||00:01:02|cpu=1,mem=1G,node=1|batch
+17.extern|COMPLETED|0:0|node1||12K|00:00:00|cpu=1|extern
+17.0|COMPLETED|0:0|node1||1.5M|00:00:10|cpu=1|python
+18|RUNNING|0:0|node1|None||00:00:00|cpu=1|x
+18.batch|COMPLETED|0:0|node1||9999K|00:00:10|cpu=1|batch
+123_0|FAILED|1:0|node2|None||1-00:00:01.500|cpu=4,gres/gpu=2,gres/gpu:h100=2,mem=1G|a|b
+123_0.batch|FAILED|1:0|node2||2048K|1-00:00:01.500|cpu=4|batch
+123_[4-6]|PENDING|0:0|None assigned|Dependency||00:00:00||x
+19|CANCELLED by 1001|0:0|None assigned|None|||cpu=1|x
+99|COMPLETED|0:0|node1|None|77|00:00:00||theirs
 20|COMPLETED
+21.batch|COMPLETED|0:0|node1||9999K|00:00:10|cpu=1|batch
 """
-    assert parse_accounting(out, ["17", "18", "19", "20", *ELEMENTS]) == {
-        "17": Status("ended", "", "COMPLETED", 0, "node1"),
-        "123_0": Status("ended", "exit", "FAILED", 1, "node2"),
-        "19": Status("ended", "cancelled", "CANCELLED by 1001", 0, ""),
+    assert parse_accounting(out, ["17", "18", "19", "20", "21", *ELEMENTS]) == {
+        "17": Status("ended", "", "COMPLETED", 0, "node1", "say-0f0f", {"cpu": 62.0, "max_rss": 1536 * 1024}),
+        "123_0": Status(
+            "ended", "exit", "FAILED", 1, "node2", "a|b", {"cpu": 86401.5, "gpus": "2", "max_rss": 2048 * 1024}
+        ),
+        "19": Status("ended", "cancelled", "CANCELLED by 1001", 0, "", "x"),
     }
+
+
+@pytest.mark.parametrize(
+    ("cpu", "tres", "expected"),
+    [
+        ("", "", {}),
+        ("00:00:00", "", {"cpu": 0.0}),
+        ("03:04.567", "", {"cpu": 184.567}),
+        ("01:03:04", "", {"cpu": 3784.0}),
+        ("2-01:03:04", "", {"cpu": 176584.0}),
+        ("INVALID", "billing=4,cpu=4,mem=8G,node=1", {}),
+        ("00:00:01", "cpu=4,gres/gpu=2,gres/gpu:h100=2", {"cpu": 1.0, "gpus": "2"}),
+        ("00:00:01", "gres/gpu:h100=2,gres/gpu=1", {"cpu": 1.0, "gpus": "1"}),
+    ],
+)
+def test_used_of(cpu, tres, expected):
+    assert used_of(cpu, tres) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("", 0), ("0", 0), ("77", 77), ("123K", 125952), ("1.5M", 1572864), ("2G", 2**31), ("1T", 2**40), ("16?", 0)],
+)
+def test_parse_size(text, size):
+    assert parse_size(text) == size
+
+
+def test_parse_shown():
+    out = (
+        "JobId=17 JobName=say-0f0f JobState=PENDING Reason=QOSMaxCpuPerUserLimit Dependency=(null) StartTime=Unknown "
+        "Account=lab QOS=normal NumCPUs=4 ReqTRES=cpu=4,mem=8G,node=1 Restarts=1 Command=/w/a b/JobState=DONE\n"
+        "JobId=18 JobState=RUNNING\n"
+    )
+    assert parse_shown(out) == {
+        "JobState": "PENDING",
+        "Reason": "QOSMaxCpuPerUserLimit",
+        "Account": "lab",
+        "QOS": "normal",
+        "NumCPUs": "4",
+        "ReqTRES": "cpu=4,mem=8G,node=1",
+        "Restarts": "1",
+    }
+    assert parse_shown("") == {}
 
 
 # --- The commands
@@ -326,7 +408,7 @@ class Fake:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("sbatch", "squeue", "sacct", "scancel"):
+        for name in ("sbatch", "squeue", "sacct", "scancel", "scontrol"):
             self.says(name)
             path = folder / name
             path.write_text(
@@ -359,11 +441,17 @@ def fake(tmp_path: Path) -> Fake:
 
 @pytest.fixture
 def slurm(fake: Fake) -> Slurm:
-    return Slurm("/nowhere", Commands({"PATH": f"{fake.folder}:/usr/bin:/bin", "HOME": "/root"}))
+    return scheduler(fake)
 
 
-def submission(indexes: Sequence[int] = (), dependencies: Sequence[str] = ()) -> Submission:
-    return Submission("0f0f", "say-0f0f", "/w/it's $(x)/job.sh", "/w/it's $(x)", dependencies, indexes)
+def scheduler(fake: Fake) -> Slurm:
+    """Another process's, on the same workspace."""
+    workspace = str(fake.folder.parent / "work")
+    return Slurm(workspace, Commands({"PATH": f"{fake.folder}:/usr/bin:/bin", "HOME": "/root"}))
+
+
+def submission(indexes: Sequence[int] = (), dependencies: Sequence[str] = (), **more: Any) -> Submission:
+    return Submission("0f0f", "say-0f0f", "/w/it's $(x)/job.sh", "/w/it's $(x)", dependencies, indexes, **more)
 
 
 @pytest.mark.parametrize(
@@ -384,6 +472,44 @@ def test_submit(slurm, fake, indexes, dependencies, natives, more):
 
 
 @pytest.mark.parametrize(
+    ("changes", "more"),
+    [
+        (
+            {"indexes": [0, 1], "dependencies": ["5"], "corresponding": ["7", "8"]},
+            ["--array=0-1", "--dependency=afterok:5,aftercorr:7:8", "--kill-on-invalid-dep=yes"],
+        ),
+        (
+            {"indexes": [3], "corresponding": ["7"]},
+            ["--array=3", "--dependency=aftercorr:7", "--kill-on-invalid-dep=yes"],
+        ),
+        ({"resources": Resources.parse("mem=4G & duration=2h")}, ["--time=02:00:00", "--mem=4096M"]),
+        ({"resources": Resources.parse("mem=1B")}, ["--mem=1M"]),
+        ({"resources": Resources.parse("gpu * 2 & cores=4")}, []),
+        ({"resources": Resources()}, []),
+        ({"delay": 10.0}, ["--begin=now+10"]),
+        ({"delay": 0.0, "avoid": []}, []),
+        ({"avoid": ["node7", "node12"]}, ["--exclude=node7,node12"]),
+        (
+            {"dependencies": ["5"], "resources": Resources.parse("duration=90s"), "delay": 20.4, "avoid": ["node7"]},
+            [
+                "--dependency=afterok:5",
+                "--kill-on-invalid-dep=yes",
+                "--time=00:01:30",
+                "--begin=now+20",
+                "--exclude=node7",
+            ],
+        ),
+    ],
+)
+def test_submit_of_another_attempt_or_after_another_array(slurm, fake, changes, more):
+    fake.says("sbatch", "17\n")
+    one = submission(**changes)
+    assert slurm.submit(one) == ([f"17_{index}" for index in one.indexes] or ["17"])
+    (call,) = fake.calls
+    assert call[5:-1] == more
+
+
+@pytest.mark.parametrize(
     ("words", "for_good"),
     [
         ("Batch job submission failed: Requested node configuration is not available", True),
@@ -393,6 +519,7 @@ def test_submit(slurm, fake, indexes, dependencies, natives, more):
         ("Batch job submission failed: Invalid account or account/partition combination specified", True),
         ("Batch job submission failed: Invalid generic resource (gres) specification", True),
         ("unrecognized option '--nonsense'", True),
+        ("Batch job submission failed: Job dependency problem", True),  # 26.05, of a job that it does not know
         ("Unable to open file /w/job.sh", True),
         # busy, or full: they say nothing about the job
         ("Batch job submission failed: Socket timed out on send/recv operation", False),
@@ -400,12 +527,10 @@ def test_submit(slurm, fake, indexes, dependencies, natives, more):
         ("Batch job submission failed: Unexpected message received", False),
         ("Batch job submission failed: Zero Bytes were transmitted or received", False),
         ("Batch job submission failed: Protocol authentication error", False),
-        ("Slurm temporarily unable to accept job, sleeping and retrying", False),
-        (
-            "Batch job submission failed: Job violates accounting/QOS policy"
-            " (job submit limit, user's size and/or time limits)",
-            False,
-        ),
+        # a limit on its size or its time: it will not get smaller
+        (f"Batch job submission failed: {POLICY}", True),
+        (f"QOSMaxCpuPerJobLimit\nsbatch: error: Batch job submission failed: {POLICY}", True),
+        (f"AssocMaxWallDurationPerJobLimit\nsbatch: error: Batch job submission failed: {POLICY}", True),
         ("", False),
     ],
 )
@@ -415,6 +540,26 @@ def test_refusals(slurm, fake, words, for_good):
         slurm.submit(submission())
     assert (words.rpartition(": ")[2] or "ended with exit status 1") in str(caught.value)
     assert "sbatch: error" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: {POLICY}",
+        f"AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: {POLICY}",
+        f"QOSGrpSubmitJobsLimit\nsbatch: error: Batch job submission failed: {POLICY}",
+        f"AssocGrpSubmitJobsLimit\nsbatch: error: Batch job submission failed: {POLICY}",
+        f"QOSMaxSubmitJobPerAccountLimit\nsbatch: error: Batch job submission failed: {POLICY}",
+        "Slurm temporarily unable to accept job, sleeping and retrying",
+        "Batch job submission failed: Slurm temporarily unable to accept job, sleeping and retrying",
+        "Batch job submission failed: Job count exceeds MaxJobCount",
+    ],
+)
+def test_there_is_no_room(slurm, fake, words):
+    fake.says("sbatch", "", f"sbatch: error: {words}\n", 1)
+    with pytest.raises(NoRoom) as caught:
+        slurm.submit(submission())
+    assert str(caught.value) == words.splitlines()[0]
 
 
 @pytest.mark.parametrize("out", ["", "Submitted batch job\n", "17 is the number\n"])
@@ -439,8 +584,8 @@ def test_a_command_that_hangs_says_nothing(slurm, fake, monkeypatch):
 
 
 def test_query_asks_sacct_only_about_those_that_vanished(slurm, fake):
-    fake.says("squeue", "17|RUNNING|None|node1\n18|COMPLETED|None|node1\n123_[0-2]|PENDING|Priority|\n")
-    fake.says("sacct", "18|COMPLETED|0:0|node1|None\n19|TIMEOUT|0:0|node2|None\n")
+    fake.says("squeue", "17|RUNNING|None|node1|\n18|COMPLETED|None|node1|\n123_[0-2]|PENDING|Priority||\n")
+    fake.says("sacct", "18|COMPLETED|0:0|node1|None||||\n19|TIMEOUT|0:0|node2|None||||\n")
     assert slurm.query(["17", "18", "19", "20", "123_1"]) == {
         "17": Status("running", host="node1"),
         "18": Status("ended", "", "COMPLETED", 0, "node1"),
@@ -449,7 +594,7 @@ def test_query_asks_sacct_only_about_those_that_vanished(slurm, fake):
     }
     assert [call[0] for call in fake.calls] == ["squeue", "sacct"]
     assert fake.calls[1][-2:] == ["-j", "18,19,20"]
-    fake.says("squeue", "17|RUNNING|None|node1\n")
+    fake.says("squeue", "17|RUNNING|None|node1|\n")
     slurm.query(["17"])
     assert [call[0] for call in fake.calls] == ["squeue", "sacct", "squeue"]
 
@@ -460,11 +605,11 @@ def test_query_of_nothing_asks_nobody(slurm, fake):
 
 def test_the_number_of_calls_does_not_grow_with_the_number_of_jobs(slurm, fake):
     many = [str(number) for number in range(1000, 2500)]
-    fake.says("squeue", "".join(f"{one}|RUNNING|None|node1\n" for one in many))
+    fake.says("squeue", "".join(f"{one}|RUNNING|None|node1|x\n" for one in many))
     assert len(slurm.query(many)) == 1500
     assert len(fake.calls) == 1
     fake.says("squeue", "")
-    fake.says("sacct", "".join(f"{one}|COMPLETED|0:0|node1|None\n" for one in many))
+    fake.says("sacct", "".join(f"{one}|COMPLETED|0:0|node1|None||||x\n" for one in many))
     assert len(slurm.query(many)) == 1500
     assert [len(call[-1].split(",")) for call in fake.calls[2:]] == [500, 500, 500]
 
@@ -477,10 +622,159 @@ def test_squeue_that_fails_says_nothing_whatever_it_prints(slurm, fake, out):
     assert [call[0] for call in fake.calls] == ["squeue"]
 
 
-def test_without_sacct_what_vanished_is_unknown(slurm, fake):
-    fake.says("squeue", "17|RUNNING|None|node1\n")
-    fake.says("sacct", "18|FAILED|1:0|node1|None\n", "Slurm accounting storage is disabled", 1)
-    assert slurm.query(["17", "18"]) == {"17": Status("running", host="node1")}
+def test_without_accounting_what_vanished_is_unknown_and_that_is_told_once(slurm, fake):
+    fake.says("squeue", "17|RUNNING|None|node1|x\n")
+    fake.says("sacct", "18|FAILED|1:0|node1|None||||\n", "Slurm accounting storage is disabled", 1)
+    for _ in range(3):
+        assert slurm.query(["17", "18"]) == {"17": Status("running", host="node1", name="x")}
+    assert len(slurm.notes) == 1
+    assert "no accounting here" in slurm.notes[0]
+    assert [call[0] for call in fake.calls] == ["squeue", "sacct", "squeue", "squeue"]
+
+
+def test_a_site_without_the_command_has_no_accounting(slurm, fake):
+    (fake.folder / "sacct").unlink()
+    slurm.commands.environ["PATH"] = str(fake.folder) + ":/nowhere"
+    fake_needs = {name: shutil.which(name) for name in ("env", "cat", "sh")}
+    for name, path in fake_needs.items():
+        (fake.folder / name).symlink_to(str(path))
+    fake.says("squeue", "")
+    assert slurm.query(["17"]) == slurm.query(["17"]) == {}
+    assert (len(slurm.notes), slurm.find(submission())) == (1, None)
+
+
+def test_accounting_that_does_not_answer_once_is_asked_again(slurm, fake):
+    fake.says("squeue", "17|COMPLETED|None|node1|x\n")
+    fake.says("sacct", "", "sacct: error: Problem talking to the database", 1)
+    assert slurm.query(["17"]) == {"17": Status("ended", "", "COMPLETED", host="node1", name="x")}
+    assert slurm.notes == []
+    fake.says("sacct", "17|COMPLETED|0:0|node1|None||00:00:01||x\n")
+    assert slurm.query(["17"])["17"].used == {"cpu": 1.0}
+
+
+def test_what_sacct_learns_late_does_not_hide_what_squeue_has_said(slurm, fake):
+    fake.says("squeue", "17|CANCELLED|DependencyNeverSatisfied||x\n")
+    fake.says("sacct", "17|CANCELLED by 0|0:0|None assigned|None||||x\n")
+    assert slurm.query(["17"])["17"].reason == "dependency"
+
+
+def test_a_state_that_nobody_knows_is_told_once(slurm, fake):
+    fake.says("squeue", "Welcome | to | the | cluster | !\n17|EXPEDITING|None|node1|x\n99|EXPEDITING|None|n|y\n")
+    assert slurm.query(["17"])["17"].state == "running"
+    slurm.query(["17"])
+    assert len(slurm.notes) == 1
+    assert "'EXPEDITING'" in slurm.notes[0]
+
+
+# --- One question for all who watch
+
+
+def test_one_question_for_all_who_watch(slurm, fake):
+    fake.says("squeue", "17|RUNNING|None|node1|x\n18|PENDING|Priority||y\n")
+    assert slurm.query(["17"], 5.0)["17"].state == "running"
+    other = scheduler(fake)
+    assert other.query(["18"], 5.0)["18"].state == "queued"
+    assert len(fake.calls) == 1
+    other.query(["18"])
+    assert len(fake.calls) == 2, "nothing old is wanted"
+
+
+def test_after_a_submission_everybody_asks_anew(slurm, fake):
+    fake.says("squeue", "17|RUNNING|None|node1|x\n")
+    fake.says("sbatch", "18\n")
+    slurm.query(["17"], 60.0)
+    scheduler(fake).submit(submission())
+    slurm.query(["17"], 60.0)
+    scheduler(fake).cancel(["17"])
+    slurm.query(["17"], 60.0)
+    assert [call[0] for call in fake.calls] == ["squeue", "sbatch", "squeue", "scancel", "squeue"]
+
+
+def test_shared_text(tmp_path, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(command_module.time, "time", lambda: now[0])
+    text = SharedText(tmp_path / "not" / "yet" / "queue.json")
+    assert text.read(10.0) is None
+    text.forget()
+    text.write("17|RUNNING \udcff")
+    assert text.read(0.0) is None
+    assert text.read(0.1) == text.read(10.0) == "17|RUNNING \udcff"
+    now[0] += 10.0
+    assert (text.read(10.0), text.read(9.9)) == ("17|RUNNING \udcff", None)
+    now[0] = 900.0  # the clock was set back: nobody knows how old it is
+    assert text.read(10.0) is None
+    text.write("new")
+    assert text.read(10.0) == "new"
+    text.forget()
+    assert text.read(10.0) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "{}", '{"time": "now", "text": "x"}', '{"time": 1000, "text": 17}', '{"time": 1000}', "\0"],
+)
+def test_a_damaged_file_is_as_good_as_none(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(command_module.time, "time", lambda: 1000.0)
+    path = tmp_path / "queue.json"
+    path.write_text(content)
+    assert SharedText(path).read(10.0) is None
+    SharedText(path).write("new")
+    assert SharedText(path).read(10.0) == "new"
+
+
+def test_a_text_that_cannot_be_kept_is_asked_for_again(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "queue.json", tmp_path):
+        text = SharedText(path)
+        text.write("x")
+        text.forget()
+        assert text.read(10.0) is None
+
+
+# --- What the cluster is like, and why a job waits
+
+
+@pytest.mark.parametrize(
+    ("out", "code", "expected"),
+    [
+        ("MaxArraySize            = 1001\n", 0, 1001),
+        ("JobId = 3\nMaxArraySize = 20\nMaxJobCount = 10000\n", 0, 20),
+        ("MaxArraySize = 0\n", 0, 1),
+        ("", 0, 1000),
+        ("MaxArraySize = 20\n", 1, 1000),
+    ],
+)
+def test_largest_array(slurm, fake, out, code, expected):
+    fake.says("scontrol", out, "", code)
+    assert slurm.largest_array() == expected
+
+
+def test_largest_array_when_nobody_answers(slurm, fake):
+    (fake.folder / "scontrol").write_text("#!/nowhere/sh\n")
+    assert slurm.largest_array() == 1000
+
+
+def test_explain(slurm, fake):
+    fake.says("scontrol", "JobId=17 JobState=PENDING Reason=Priority\n")
+    assert slurm.explain("17") == {"JobState": "PENDING", "Reason": "Priority"}
+    assert fake.calls == [["scontrol", "show", "job", "-o", "17"]]
+    fake.says("scontrol", "", "slurm_load_jobs error: Invalid job id specified", 1)
+    with pytest.raises(NoInformation, match="Invalid job id"):
+        slurm.explain("17")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "any"),
+        ({"time": "02:00:00", "mem": "4G"}, "mem=4G & duration=2h"),
+        ({"mem": 4096}, "mem=4G"),
+        ({"mem": "512"}, "mem=512M"),
+        ({"time": "what?", "mem": "4G"}, "any"),
+    ],
+)
+def test_default_amounts(options, expected):
+    assert Slurm.default_amounts(options) == Resources.parse(expected)
 
 
 def test_no_job_is_filtered_out_by_partition_and_no_list_is_cut_short(slurm, fake):

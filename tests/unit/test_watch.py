@@ -40,12 +40,14 @@ class StandIn(Scheduler):
         super().__init__("/nowhere")
         self.answer: dict[str, Status] | None = {}
         self.asked: list[list[str]] = []
+        self.ages: list[float] = []
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:
         return []
 
-    def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
+    def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
+        self.ages.append(max_age)
         self.asked.append(sorted(native_ids))
         if self.answer is None:
             raise NoInformation("squeue: Unable to contact slurm controller")
@@ -78,7 +80,9 @@ class Place:
         self.layout.job(job).mkdir(parents=True, exist_ok=True)
         record = {"id": job, "batch": token, "parents": list(parents), "attempt": attempt, "tags": {"kept": 1}}
         self.write(job, "job.json", record)
-        receipt = Receipt(token, "standin", "name", False, {"0": job}, "submitted", {job: native}, time=5.0)
+        receipt = Receipt(
+            token, "standin", f"say-{token}", {"0": job}, state="submitted", natives={job: native}, time=5.0
+        )
         receipt.write(self.layout)
 
     def write(self, job: str, name: str, document: Any) -> Path:
@@ -116,21 +120,23 @@ def test_never_submitted(place):
     ("state", "expected"),
     [
         ("submitting", {"state": "unscheduled", "detail": "its submission was not confirmed"}),
-        ("refused", {"state": "failed", "reason": "launch", "message": "no such partition"}),
+        ("refused", {"state": "failed", "reason": "launch", "message": "its words"}),
+        ("held", {"state": "waiting", "detail": "its words"}),
     ],
 )
 def test_receipts_without_a_native_id(place, state, expected):
     place.write(JOB, "job.json", {"batch": "t", "attempt": 3})
-    Receipt("t", "standin", "name", False, {"0": JOB}, state, words="no such partition", time=7.0).write(place.layout)
+    Receipt("t", "standin", "name", {"0": JOB}, state=state, words="its words", time=7.0).write(place.layout)
     assert place.state() == {**expected, "submitted": 7.0, "attempt": 3}
     assert place.scheduler.asked == []
 
 
-def test_a_receipt_that_is_completed_meanwhile_is_read_again(place):
+@pytest.mark.parametrize(("before", "expected"), [("submitting", "unscheduled"), ("held", "waiting")])
+def test_a_receipt_that_is_completed_meanwhile_is_read_again(place, before, expected):
     place.write(JOB, "job.json", {"batch": "t"})
-    receipt = Receipt("t", "standin", "name", False, {"0": JOB})
+    receipt = Receipt("t", "standin", "name", {"0": JOB}, state=before)
     receipt.write(place.layout)
-    assert place.state()["state"] == "unscheduled"
+    assert place.state()["state"] == expected
     receipt.settle(place.layout, ["17"])
     place.scheduler.answer = {"17": QUEUED}
     assert (place.state()["state"], place.state()["native_id"]) == ("queued", "17")
@@ -248,6 +254,78 @@ def test_progress_of_an_earlier_attempt_is_not_in_the_marker(place):
     place.write(JOB, "progress.json", {"native_id": "16", "host": "node9", "started": 6.0})
     state = place.state()
     assert (state["reason"], state["host"], state.get("started")) == ("timeout", "node1", None)
+
+
+@pytest.mark.parametrize("status", [QUEUED, Status("held", detail="launch failed requeued held")])
+def test_a_requeue_is_seen(place, status):
+    """Asked after the job was seen to run, the scheduler says that it waits: the start is of the past."""
+    place.submitted(JOB, "17")
+    place.scheduler.answer = {"17": QUEUED}
+    place.state()
+    place.clock.pass_(5)
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    assert place.state(max_age=60.0)["state"] == "running", "the answer is older than the start"
+    place.clock.pass_(5)
+    place.scheduler.answer = {"17": status}
+    state = place.state()
+    assert (state["state"], state["detail"], state.get("started")) == (status.state, status.detail, None)
+    # and it starts again
+    place.clock.pass_(5)
+    place.scheduler.answer = {"17": RUNNING}
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node8", "started": 9.0})
+    state = place.state()
+    assert (state["state"], state["host"], state["started"]) == ("running", "node8", 9.0)
+
+
+def test_an_answer_that_another_process_got_before_the_start_is_no_requeue(place):
+    place.submitted(JOB, "17")
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.scheduler.answer = {"17": QUEUED}
+    for _ in range(4):
+        assert place.state(max_age=10.0)["state"] == "running"
+        place.clock.pass_(2)
+    place.clock.pass_(20)
+    assert place.state(max_age=10.0)["state"] == "queued"
+    assert place.scheduler.ages == [10.0, 10.0]
+
+
+def test_an_old_answer_is_no_requeue_when_the_job_is_missing_from_the_new_one(place):
+    place.submitted(JOB, "17")
+    place.scheduler.answer = {"17": QUEUED}
+    place.state()
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.scheduler.answer = {}
+    for _ in range(3):
+        place.clock.pass_(5)
+        assert place.state()["state"] == "running"
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        Status("ended", "timeout", "TIMEOUT", name="another-0f0f"),
+        Status("running", host="node1", name="another-0f0f"),
+        Status("held", detail="JobHeldUser", name="say-token-of-171"),
+    ],
+)
+def test_another_job_with_the_same_id_is_ignored(place, status):
+    place.submitted(JOB, "17")
+    place.scheduler.answer = {"17": status}
+    assert place.state()["state"] == "queued"
+    place.write(JOB, "progress.json", {"native_id": "17", "started": 6.0})
+    assert place.state()["state"] == "running"
+    assert place.layout.marker(JOB) is None
+    place.scheduler.answer = {"17": Status("ended", "timeout", "TIMEOUT", name="say-token-of-17")}
+    assert place.state()["reason"] == "timeout"
+
+
+def test_why_there_is_another_attempt_is_told(place):
+    place.submitted(JOB, "17", attempt=2)
+    record = {**place.layout.record(JOB), "again": "attempt 2, after timeout, with duration=2h"}
+    place.write(JOB, "job.json", record)
+    place.scheduler.answer = {"17": QUEUED}
+    state = place.state()
+    assert (state["attempt"], state["again"]) == (2, "attempt 2, after timeout, with duration=2h")
 
 
 # --- Absence and silence
@@ -398,6 +476,16 @@ def test_what_only_the_scheduler_knows_is_concluded_at_once(place, reason):
     record = place.layout.record(JOB)
     assert expected.items() <= record.items()
     assert (record["tags"], record["batch"]) == ({"kept": 1}, "token-of-17")
+
+
+@pytest.mark.parametrize(("code", "expected"), [(137, 9), (143, 15), (128, None), (3, None), (0, None), (None, None)])
+def test_what_killed_it_and_what_it_used_are_recorded(place, code, expected):
+    place.submitted(JOB, "17")
+    used = {"max_rss": 4096, "cpu": 1.5, "gpus": "1"}
+    place.scheduler.answer = {"17": Status("ended", "node_fail", "NODE_FAIL", code, used=used)}
+    state = place.state()
+    assert (state.get("signal"), state["used"]) == (expected, used)
+    assert used.items() <= place.layout.record(JOB)["used"].items()
 
 
 def test_a_failed_parent_is_the_reason(place):

@@ -13,13 +13,13 @@ for span in ${1//,/ }; do
 done
 # One element of an array: each goes on as the job of its own directory.
 jobs=(
-jobs/say/0
-jobs/say/1
-jobs/say/2
-jobs/say/3
-jobs/say/4
-jobs/say/5
-'jobs/it'"'"'s $(touch pwned) `touch pwned` "q" ; é 猫 \ %d/6'
+[0]=jobs/say/0
+[1]=jobs/say/1
+[2]=jobs/say/2
+[3]=jobs/say/3
+[4]=jobs/say/4
+[5]=jobs/say/5
+[6]='jobs/it'"'"'s $(touch pwned) `touch pwned` "q" ; é 猫 \ %d/6'
 )
 cd ../../../"${jobs[$index]}" || exit 1
 exec /bin/bash job.sh

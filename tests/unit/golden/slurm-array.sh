@@ -4,8 +4,8 @@
 #SBATCH --exclude=node7,node12
 #SBATCH --requeue
 #SBATCH --partition=gpu
-#SBATCH --time=01:30:00
 #SBATCH --cpus-per-task=8
+#SBATCH --time=01:30:00
 #SBATCH --mem=65536M
 #SBATCH --gres=gpu:h100:2
 #SBATCH --output=%a.log
@@ -15,9 +15,9 @@
 index=$SLURM_ARRAY_TASK_ID
 # One element of an array: each goes on as the job of its own directory.
 jobs=(
-jobs/test.concat/aa
-jobs/test.concat/bb
-'jobs/it'"'"'s $(touch pwned) `touch pwned` "q" ; é 猫 \ %d ${HOME} * ~ & > pwned | #!/cc'
+[0]=jobs/test.concat/aa
+[2]=jobs/test.concat/bb
+[17]='jobs/it'"'"'s $(touch pwned) `touch pwned` "q" ; é 猫 \ %d ${HOME} * ~ & > pwned | #!/cc'
 )
 cd ../../../"${jobs[$index]}" || exit 1
 exec /bin/bash job.sh

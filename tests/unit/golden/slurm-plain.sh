@@ -4,8 +4,8 @@
 #SBATCH --exclude=node7,node12
 #SBATCH --requeue
 #SBATCH --partition=gpu
-#SBATCH --time=01:30:00
 #SBATCH --cpus-per-task=8
+#SBATCH --time=01:30:00
 #SBATCH --mem=65536M
 #SBATCH --gres=gpu:h100:2
 #SBATCH --output=concat.err

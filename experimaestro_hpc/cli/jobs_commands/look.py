@@ -1,0 +1,205 @@
+"""``xpm-hpc jobs show|logs|why|path|diff|usage``: looking at jobs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ...agent.layout import Layout
+from ...driver.monitor import LAST_LINES, last_lines, short
+from ...driver.refresh import by_launcher, look, refresh, session_of
+from ...driver.session import Session
+from ...errors import WorkspaceError
+from ...workspace.jobs import FINAL, View
+from ..options import json_option, print_json, print_table, printable, report, workdir_option
+from ..select import Filters, chosen, filter_options, id_argument, ids_argument, opened
+
+#: seconds between two looks at a log that is followed
+FOLLOW = 1.0
+
+
+@click.command(name="show")
+@ids_argument
+@filter_options
+@workdir_option
+@json_option
+def show(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
+    """Show all that is known of jobs."""
+    with opened(workdir) as index:
+        views = chosen(index, ids, filters)
+        problems = refresh(index.root, views)
+        if as_json:
+            print_json(views)
+        for one in [] if as_json else views:
+            _print_job(index.root, one)
+    return report(problems)
+
+
+def _print_job(root: Path, one: View) -> None:
+    rows = []
+    for name, value in one.items():
+        if name in ("submitted", "started", "ended") and value:
+            value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        elif isinstance(value, dict):
+            value = ", ".join(f"{key}={item}" for key, item in value.items())
+        elif isinstance(value, list):
+            value = "\n".join(_item(item) for item in value)
+        if value not in (None, ""):
+            rows.append((name, [printable(line) for line in str(value).splitlines()] or [""]))
+    width = max(len(name) for name, _ in rows)
+    for name, lines in rows:
+        print(f"{name:<{width}}  " + f"\n{'':<{width}}  ".join(lines))
+    lines = last_lines(Layout(root), one["id"], LAST_LINES)
+    if lines:
+        print("the end of its log:")
+        print("\n".join(f"| {printable(line)}" for line in lines))
+    print()
+
+
+def _item(item: Any) -> str:
+    """One of a list's items: an attempt, or a plain value."""
+    return ", ".join(f"{key}={value}" for key, value in item.items()) if isinstance(item, dict) else str(item)
+
+
+@click.command(name="logs")
+@id_argument
+@click.option("--err", is_flag=True, help="What it wrote to its standard error.")
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
+@click.option("--attempt", type=click.IntRange(1), help="The log of an earlier attempt.")
+@workdir_option
+def logs(id: str, err: bool, follow: bool, attempt: int | None, workdir: str | None) -> int:
+    """Print what a job has printed, live from the cluster."""
+    with opened(workdir) as index:
+        root = index.root
+        (one,) = chosen(index, [id], Filters())
+    if not one["launcher"]:
+        raise WorkspaceError(f"{one['id']} has no record of where it runs", where=one["path"])
+    with session_of(root, one["launcher"]) as session:
+        offset = 0
+        while True:
+            look(session, [one])
+            is_over = one["state"] in FINAL  # before the last read, so that nothing is missed
+            offset = _print_log(session, one["id"], "err" if err else "out", offset, attempt)
+            if not follow or is_over:
+                return 0
+            time.sleep(FOLLOW)
+
+
+def _print_log(session: Session, job: str, stream: str, offset: int, attempt: int | None) -> int:
+    """Print a log from ``offset`` to its end; the new offset."""
+    while True:
+        data, answer = _read_log(session, job, stream, offset, attempt)
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        offset = answer["offset"] + len(data)
+        if not data or offset >= answer["size"]:
+            return offset
+
+
+def _read_log(
+    session: Session, job: str, stream: str, offset: int, attempt: int | None
+) -> tuple[bytes, dict[str, Any]]:
+    """A piece of a log, and what the agent says of it."""
+    pieces: list[bytes] = []
+    answer = session.client.receive(
+        "read",
+        lambda file: pieces.append(file.read()),
+        job=job,
+        stream=stream,
+        offset=offset,
+        attempt=attempt,
+    )
+    return b"".join(pieces), answer
+
+
+@click.command(name="why")
+@ids_argument
+@filter_options
+@workdir_option
+@json_option
+def why_(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
+    """Say why jobs wait, or failed, and what to do."""
+    from ...driver.why import why  # for this command only
+
+    with opened(workdir) as index:
+        root = index.root
+        views = chosen(index, ids, filters)
+    found = []
+    for launcher, mine in by_launcher(views).items():
+        with session_of(root, launcher) as session:
+            known = session.client.call("explain", jobs=[one["id"] for one in mine])
+        for job, of in known.items():
+            found.append({"id": job, **of["state"], **why(job, of)._asdict(), "scheduler_says": of["words"]})
+    if as_json:
+        print_json(found)
+    for one in [] if as_json else found:
+        print(f"{short(one['id'])} is {one['state']}: {printable(one['sentence'])}")
+        if one["advice"]:
+            print(f"  {printable(one['advice'])}")
+    return 0
+
+
+@click.command(name="path")
+@ids_argument
+@filter_options
+@workdir_option
+def path(ids: Sequence[str], filters: Filters, workdir: str | None) -> int:
+    """Print the directories of jobs on this machine."""
+    with opened(workdir) as index:
+        for one in chosen(index, ids, filters):
+            print(one["path"])
+    return 0
+
+
+@click.command(name="diff")
+@click.argument("left", metavar="A")
+@click.argument("right", metavar="B")
+@workdir_option
+@json_option
+def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
+    """Say which parameters make two jobs differ."""
+    from ...runtime.files import read_json  # for this command only
+    from ...workspace.diff import differences
+
+    with opened(workdir) as index:
+        one, other = (chosen(index, [prefix], Filters())[0] for prefix in (left, right))
+    documents = [read_json(f"{job['path']}/params.json") for job in (one, other)]
+    if documents[0] is None or documents[1] is None:
+        raise WorkspaceError(
+            "the parameters of a job cannot be read", where=(one if documents[0] is None else other)["path"]
+        )
+    found = differences(documents[0], documents[1])
+    if as_json:
+        print_json([entry._asdict() for entry in found])
+    elif not found:
+        print("no parameter differs")
+    else:
+        print_table(found, ["parameter", short(one["id"]), short(other["id"])])
+    return 0
+
+
+@click.command(name="usage")
+@ids_argument
+@filter_options
+@workdir_option
+@json_option
+def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
+    """Compare what jobs asked for with what they used, by task, and say what to ask for next time."""
+    from ...workspace.usage import usage_by_task  # for this command only
+
+    with opened(workdir) as index:
+        views = chosen(index, ids, filters) if ids or filters else index.views()
+    found = usage_by_task(views)
+    if as_json:
+        print_json([one._asdict() for one in found])
+    elif not found:
+        print("no job that has ended says what it used")
+    else:
+        headers = ["task", "jobs", "time asked", "longest", "memory asked", "largest", "cores asked", "busy", "ask for"]
+        print_table([one.row() for one in found], headers)
+    return 0

@@ -1,0 +1,170 @@
+"""Which jobs a command means: beginnings of their ids, or filters. In: the command line. Out: views of jobs."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..errors import WorkspaceError
+from ..resources import ResourceError, parse_duration
+from ..schedulers.base import STATES
+from ..workspace.index import Index, Query
+from ..workspace.jobs import View, resolve
+from ..workspace.recent import find_workspace
+from .complete import complete_experiments, complete_jobs, complete_launchers
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the options of :func:`filter_options` say."""
+
+    state: tuple[str, ...] = ()
+    task: str | None = None
+    tag: tuple[tuple[str, str], ...] = ()
+    experiment: str | None = None
+    launcher: str | None = None
+    since: float | None = None
+
+    def __bool__(self) -> bool:
+        return self != Filters()
+
+    def query(self) -> Query:
+        """What the index can answer of it."""
+        return Query(self.state, self.experiment, self.launcher, self.since)
+
+    def fits(self, one: View) -> bool:
+        """Whether a job fits in what the index does not look at."""
+        return (self.task is None or fits_task(self.task, one["task"])) and all(
+            key in one["tags"] and same_value(one["tags"][key], value) for key, value in self.tag
+        )
+
+
+def fits_task(pattern: str, task: str) -> bool:
+    """Whether a task's name, or the end of it, fits a pattern: ``train*``, or the regular expression ``train.*``."""
+    text = pattern.lower()
+    if any(fnmatchcase(task, glob) for glob in (text, f"*.{text}")):
+        return True
+    try:
+        return re.fullmatch(rf"(.*\.)?({text})", task) is not None
+    except re.error:
+        return False
+
+
+def same_value(tag: Any, text: str) -> bool:
+    """Whether a tag has the value that somebody typed: ``0.1`` is 0.10, ``true`` is True."""
+    if str(tag) == text:
+        return True
+    if isinstance(tag, bool):
+        return text.lower() in (("true", "yes", "1") if tag else ("false", "no", "0"))
+    if isinstance(tag, (int, float)):
+        try:
+            return float(text) == float(tag)
+        except ValueError:
+            return False
+    return False
+
+
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that choose jobs; the command gets ``filters``."""
+
+    def with_filters(
+        state: tuple[str, ...],
+        task: str | None,
+        tag: tuple[str, ...],
+        experiment: str | None,
+        launcher: str | None,
+        since: str | None,
+        **others: Any,
+    ) -> Any:
+        tags = tuple(_pair(one) for one in tag)
+        return command(filters=Filters(state, task, tags, experiment, launcher, _since(since)), **others)
+
+    with_filters.__name__, with_filters.__doc__ = command.__name__, command.__doc__
+    with_filters.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in reversed(
+        (
+            click.option("--state", type=click.Choice(STATES), multiple=True, help="Only jobs in this state."),
+            click.option("--task", help="Only tasks whose name, or its end, fits this pattern, such as 'train*'."),
+            click.option("--tag", multiple=True, metavar="K=V", help="Only jobs with this tag."),
+            click.option("--experiment", shell_complete=complete_experiments, help="Only jobs of this experiment."),
+            click.option("--launcher", shell_complete=complete_launchers, help="Only jobs of this launcher."),
+            click.option("--since", metavar="TIME", help="Only jobs submitted in the last 2d, 3h, 30m …"),
+        )
+    ):
+        with_filters = option(with_filters)
+    return with_filters
+
+
+ids_argument = click.argument("ids", nargs=-1, metavar="[ID]...", shell_complete=complete_jobs)
+id_argument = click.argument("id", metavar="ID", shell_complete=complete_jobs)
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--tag")
+    return key, value
+
+
+def _since(text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        return time.time() - parse_duration(text)
+    except ResourceError as error:
+        raise click.BadParameter(f"{error.what}", param_hint="--since") from error
+
+
+@contextmanager
+def opened(workdir: str | None) -> Iterator[Index]:
+    """The up-to-date index of the workspace that is meant."""
+    index = Index(find_workspace(workdir))
+    try:
+        index.update()
+        yield index
+    finally:
+        index.close()
+
+
+def chosen(index: Index, ids: Sequence[str], filters: Filters) -> list[View]:
+    """The jobs that are meant: those that the ids begin, or those that fit the filters.
+
+    :raises WorkspaceError: an id fits no job, or several; or no job is named at all
+    """
+    if ids:
+        wanted = [one.strip().lower() for one in ids]
+        found = resolve(index.views(Query(ids=[one for one in wanted if one])), ids)
+        return [one for one in found if not filters or (filters.fits(one) and _fits_query(one, filters))]
+    if not filters:
+        raise WorkspaceError("no job is named", hint="give IDs, or filters such as --state failed; see: xpm-hpc jobs")
+    return [one for one in index.views(filters.query()) if filters.fits(one)]
+
+
+def _fits_query(one: View, filters: Filters) -> bool:
+    return (
+        (not filters.state or one["state"] in filters.state)
+        and (filters.experiment is None or filters.experiment in one["experiments"])
+        and (filters.launcher is None or filters.launcher in (one["launcher"], Path(one["launcher"] or "").stem))
+        and (filters.since is None or (one["submitted"] or 0) >= filters.since)
+    )
+
+
+def agreed(what: str, yes: bool) -> bool:
+    """Whether the user wants it: says so on a terminal, or by ``--yes``.
+
+    :raises WorkspaceError: there is nobody to ask
+    """
+    if yes:
+        return True
+    if not click.get_text_stream("stdin").isatty():
+        raise WorkspaceError(f"{what}: nobody is there to be asked", hint="add --yes")
+    return click.confirm(f"{what}?", default=False)

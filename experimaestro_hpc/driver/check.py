@@ -1,0 +1,160 @@
+"""Whether a launcher can be used. In: a launcher. Out: steps, one after the other, each with its time.
+
+A step that fails says what to do; those that need it are not taken.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import XpmError
+from ..resources import Resources
+from ..schedulers.base import Request
+from .data import shipped_data
+from .fit import choose_partition
+from .launcher import Launcher, user_dir
+from .script import ScriptJob, Scripts
+from .session import Session
+
+#: seconds that clocks may differ before it is worth a word
+SKEW = 5.0
+#: seconds to wait for the job of ``--job``; the queue of a busy cluster is long
+JOB_PATIENCE = 600.0
+
+
+#: what the tiny job runs: in any Python, since it is to say which one there is
+REPORT = """\
+import json, os, sys
+seen = {"host": os.uname()[1], "python": "%d.%d.%d" % tuple(sys.version_info[:3]), "executable": sys.executable}
+seen["new_enough"] = sys.version_info >= (3, 9)
+with open("seen.tmp", "w") as file:
+    json.dump(seen, file)
+os.rename("seen.tmp", "seen.json")
+"""
+
+
+class Step(NamedTuple):
+    """What a step found.
+
+    :ivar seconds: how long it took
+    """
+
+    step: str
+    ok: bool
+    words: str
+    seconds: float
+
+
+def check(launcher: Launcher, root: Path, with_job: bool = False) -> Iterator[Step]:
+    """Take the steps.
+
+    :param root: a workspace on this machine
+    :param with_job: also run a tiny job, to see the workdir and Python from a node
+    """
+    session = Session(launcher, root)
+    try:
+        if launcher.connector.host:
+            yield _name(launcher.connector.host)
+        began = time.monotonic()
+        try:
+            hello = session.client.hello()
+        except XpmError as error:
+            yield Step("connection", False, str(error), time.monotonic() - began)
+            return
+        took = time.monotonic() - began
+        yield Step("connection and agent", True, f"{session.place}: agent on {hello['host']}", took)
+        yield _clock(session, hello)
+        python = "" if launcher.environment.setup else launcher.python
+        good = True
+        for one in session.client.call("check", python=python):
+            good = good and one["ok"]
+            yield Step(**one)
+        if with_job and good:
+            yield from _job(session, launcher)
+    finally:
+        session.close()
+
+
+def _name(host: str) -> Step:
+    """Look the host up, unless another one does: behind a jump host only that one may know it."""
+    from fabric import Config  # takes a fifth of a second to load
+
+    began = time.monotonic()
+    options = Config().base_ssh_config.lookup(host.rpartition("@")[2])
+    name = options.get("hostname", host)
+    if options.get("proxyjump", "none") != "none" or "proxycommand" in options:
+        way = options.get("proxyjump") or options["proxycommand"]
+        return Step("name", True, f"{name}, reached through {way}", time.monotonic() - began)
+    try:
+        address = socket.getaddrinfo(name, None)[0][4][0]
+    except OSError as error:
+        words = f"{name} is not known: {error.strerror}; check `host` in the launcher file, and ~/.ssh/config"
+        return Step("name", False, words, time.monotonic() - began)
+    return Step("name", True, f"{name} is {address}", time.monotonic() - began)
+
+
+def _clock(session: Session, hello: dict[str, Any]) -> Step:
+    before = time.time()
+    there = session.client.call("clock")
+    after = time.time()
+    skew = there - (before + after) / 2
+    words = f"{abs(skew):.1f} s {'ahead' if skew > 0 else 'behind'}, round trip {(after - before) * 1000:.0f} ms"
+    if abs(skew) > SKEW:
+        words += ": times in listings are wrong by that much; nothing else depends on it"
+    return Step("clock", True, words, after - before)
+
+
+def _job(session: Session, launcher: Launcher) -> Iterator[Step]:
+    began = time.monotonic()
+    try:
+        native = session.client.call("check_job_start", script=check_script(launcher), report=REPORT)["native_id"]
+    except XpmError as error:
+        yield Step("job", False, str(error), time.monotonic() - began)
+        return
+    yield Step("job submitted", True, f"as {native}", time.monotonic() - began)
+    try:
+        while True:
+            known = session.client.call("check_job_look", seconds=10.0)
+            waited = time.monotonic() - began
+            if known["seen"] is not None:
+                seen = known["seen"]
+                words = f"{seen['host']} sees the workdir; Python {seen['python']} ({seen['executable']})"
+                yield Step("job", bool(seen["new_enough"]), words, waited)
+                return
+            if known["state"] == "ended":
+                words = f"it ended and left nothing in the workdir: {known['detail'] or 'is it shared with the nodes?'}"
+                yield Step("job", False, words, waited)
+                return
+            if waited > JOB_PATIENCE:
+                words = f"it is {known['state']} ({known['detail']}) after {waited:.0f} s, and is given up"
+                yield Step("job", False, words, waited)
+                return
+    finally:
+        session.client.call("check_job_end")
+
+
+def check_script(launcher: Launcher) -> str:
+    """The script of the tiny job: what any task's would be, with :data:`REPORT` in place of the task."""
+    choice, partition = choose_partition(launcher, Resources())
+    request = Request(
+        name="xpm-hpc-check",
+        resources=choice,
+        partition=partition.name if partition else None,
+        options=dict(launcher.defaults),
+        log="check.err",
+    )
+    job = ScriptJob(
+        scheduler=launcher.scheduler,
+        request=request,
+        name="check",
+        python=launcher.python,
+        lib=".",
+        setup=launcher.environment.setup,
+        env=launcher.environment.env,
+    )
+    return Scripts([user_dir(os.environ).parent / "templates", shipped_data("templates")]).render(job)
