@@ -54,6 +54,9 @@ class Environments:
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
         self.builders: dict[str, subprocess.Popen[bytes]] = {}
+        #: environments that another process builds, and that this one builds should that end without success
+        self.awaited: set[str] = set()
+        self.statuses: dict[str, int] = {}
 
     def folder(self, digest: str) -> Path:
         """Where an environment is.
@@ -102,9 +105,12 @@ class Environments:
                     path.replace(place)  # the content is what the digest says, so another builder may read it
 
     def start(self, digest: str) -> None:
-        """Build an environment in the background, unless that is going on already."""
+        """Build an environment in the background; if another process does, only when that ends without success."""
         folder = self.folder(digest)
-        if self.is_complete(digest) or self._is_building(digest):
+        if self.is_complete(digest):
+            return
+        if self._is_building(digest):
+            self.awaited.add(digest)
             return
         self.builders[digest] = subprocess.Popen(
             ["/bin/bash", "build.sh", "build.log"],
@@ -125,10 +131,16 @@ class Environments:
         while True:
             # in this order: a build that ends in between is seen as complete at the next look
             building, complete = self._is_building(digest), self.is_complete(digest)
+            if not building and not complete and digest in self.awaited:
+                self.awaited.discard(digest)
+                self.start(digest)
+                continue
             size, lines = _tail(self.folder(digest) / "build.log")
             left = deadline - time.monotonic()
             if complete or not building or size != seen or left <= 0:
                 state = "complete" if complete else "building" if building else "failed"
+                if state == "failed" and self.statuses.get(digest, 0) < 0:  # out of memory, most often
+                    lines.append(f"the build was ended by signal {-self.statuses[digest]}")
                 return {"state": state, "size": size, "lines": lines}
             time.sleep(min(pause, left))
             pause = min(pause * 1.5, 1.0)
@@ -138,7 +150,7 @@ class Environments:
         if builder is not None:
             if builder.poll() is None:
                 return True
-            del self.builders[digest]
+            self.statuses[digest] = self.builders.pop(digest).returncode
         try:
             lock = os.open(self.folder(digest) / ".lock", os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
