@@ -30,6 +30,8 @@ from .layout import Layout
 TASK = "xpm.environment"
 #: bytes of a log that are sent at most
 _TAIL = 16384
+#: seconds that news of a build that goes on are held back: a log grows all the time
+_NOT_BEFORE = 1.0
 
 
 def is_builder(job: str) -> bool:
@@ -124,9 +126,10 @@ class Environments:
     def watch(self, digest: str, seen: int, seconds: float) -> dict[str, Any]:
         """How a build is: ``state`` (``building``, ``complete``, ``failed``) and ``lines``, the end of its log.
 
-        :param seen: size of the log at the last look; answers as soon as there is more, or after ``seconds``
+        :param seen: size of the log at the last look; when there is more it answers, within a second or so
         """
-        deadline = time.monotonic() + seconds
+        now = time.monotonic()
+        soon, deadline = now + min(_NOT_BEFORE, seconds), now + seconds
         pause = 0.05
         while True:
             # in this order: a build that ends in between is seen as complete at the next look
@@ -136,8 +139,8 @@ class Environments:
                 self.start(digest)
                 continue
             size, lines = _tail(self.folder(digest) / "build.log")
-            left = deadline - time.monotonic()
-            if complete or not building or size != seen or left <= 0:
+            left = (soon if size != seen else deadline) - time.monotonic()
+            if complete or not building or left <= 0:
                 state = "complete" if complete else "building" if building else "failed"
                 if state == "failed" and self.statuses.get(digest, 0) < 0:  # out of memory, most often
                     lines.append(f"the build was ended by signal {-self.statuses[digest]}")

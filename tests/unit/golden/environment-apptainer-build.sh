@@ -30,5 +30,5 @@ run "$container" pull "$here"/image.sif docker://python:3.12
 # What was built must be able to run tasks.
 cd "$here" || exit 1
 check='import sys; print("Python %d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < (3, 9) and "tasks need Python 3.9 or newer")'
-run "$container" exec --bind /data "$here"/image.sif python3 -c "$check"
+"$container" exec --bind /data "$here"/image.sif python3 -c "$check" || exit 1
 date >.complete.new && mv -- .complete.new .complete

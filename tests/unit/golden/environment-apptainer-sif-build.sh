@@ -29,5 +29,5 @@ if [ -z "$container" ]; then echo "there is no apptainer here" >&2; exit 1; fi
 # What was built must be able to run tasks.
 cd "$here" || exit 1
 check='import sys; print("Python %d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < (3, 9) and "tasks need Python 3.9 or newer")'
-run "$container" exec "$HOME"/images/torch.sif python3 -c "$check"
+"$container" exec "$HOME"/images/torch.sif python3 -c "$check" || exit 1
 date >.complete.new && mv -- .complete.new .complete

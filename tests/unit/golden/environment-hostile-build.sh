@@ -38,5 +38,5 @@ run "$here"/env/bin/python -m pip install --disable-pip-version-check --no-input
 # What was built must be able to run tasks.
 cd "$here" || exit 1
 check='import sys; print("Python %d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < (3, 9) and "tasks need Python 3.9 or newer")'
-run env/bin/python -c "$check"
+env/bin/python -c "$check" || exit 1
 date >.complete.new && mv -- .complete.new .complete

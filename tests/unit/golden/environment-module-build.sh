@@ -34,5 +34,5 @@ module load cuda/12 python/3.11 || exit 1
 # What was built must be able to run tasks.
 cd "$here" || exit 1
 check='import sys; print("Python %d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < (3, 9) and "tasks need Python 3.9 or newer")'
-run python3 -c "$check"
+python3 -c "$check" || exit 1
 date >.complete.new && mv -- .complete.new .complete

@@ -34,9 +34,10 @@ fi
 export UV_PROJECT_ENVIRONMENT=$here/env
 export UV_PYTHON_INSTALL_DIR=${UV_PYTHON_INSTALL_DIR:-${here%/*}/.pythons}  # where the nodes see it, too
 run "$uv" sync --frozen --no-install-workspace --python 3.12 --extra gpu
+rm -rf -- "$here"/tools
 
 # What was built must be able to run tasks.
 cd "$here" || exit 1
 check='import sys; print("Python %d.%d.%d" % sys.version_info[:3]); sys.exit(sys.version_info < (3, 9) and "tasks need Python 3.9 or newer")'
-run env/bin/python -c "$check"
+env/bin/python -c "$check" || exit 1
 date >.complete.new && mv -- .complete.new .complete
