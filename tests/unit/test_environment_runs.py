@@ -188,3 +188,41 @@ def test_no_lock_file(project):
     ended = project.run("world")
     assert ended.returncode == 2
     assert "there is no " + ("uv.lock" if project.manager == "uv" else "requirements.txt") in ended.stderr
+
+
+TWO = """
+import sys
+from experimaestro_hpc import Param, Task, experiment
+
+class First(Task):
+    word: Param[str]
+    def execute(self):
+        import greetings
+        print(greetings.greet(self.word))
+
+class Second(Task):
+    first: Param[First]
+    def execute(self):
+        import greetings
+        print(self.first.__xpm_stdout__.read_text().strip(), greetings.greet("again"))
+
+with experiment(sys.argv[1], "two"):
+    Second(first=First(word="you").submit()).submit(launcher=sys.argv[2])
+"""
+
+
+def test_two_launchers_with_the_same_environment(project):
+    """Each has its job, and what they share is built once."""
+    project.write("job")
+    other = project.launcher.with_name("other.toml")
+    other.write_text(project.launcher.read_text())
+    (project.folder / "greet.py").write_text(TWO)
+    ended = project.run(str(other))
+    assert ended.returncode == 0, ended
+    assert "4 done" in ended.stdout
+    (said,) = [path.read_text() for path in project.work.glob("jobs/greet.second/*/second.out")]
+    assert said == "hello you hello again\n"
+    assert len(project.built()) == 1
+    logs = [path.read_text() for path in project.work.glob("jobs/xpm.environment/*/environment.out")]
+    assert len(logs) == 2
+    assert sum("the environment is there" in log for log in logs) == 1
