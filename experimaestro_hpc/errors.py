@@ -56,6 +56,10 @@ class SubmissionError(XpmError):
     exit_status = 1
 
 
+class BuildFailed(XpmError):
+    """The environment that tasks are to run in cannot be built."""
+
+
 class ConnectionFailed(XpmError):
     """The cluster could not be reached, or the agent there could not be started."""
 

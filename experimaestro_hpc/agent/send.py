@@ -18,6 +18,7 @@ from ..runtime.files import write_json
 from ..schedulers.base import NoInformation, NoRoom, NotReached, Scheduler
 from ..schedulers.slurm import job_name
 from .calls import shortened, split
+from .environments import words_of_failure
 from .layout import Layout
 from .receipts import Receipt, look_up
 from .watch import Watcher
@@ -175,7 +176,7 @@ class Sender:
             raise _ParentFailed(f"its parent {parent} was refused: {self.refused[parent]}")
         state = self.states[parent]
         if state["state"] == "failed":
-            raise _ParentFailed(f"its parent {parent} failed")
+            raise _ParentFailed(words_of_failure(self.layout, parent))
         if state == {"state": "unscheduled"} and parent not in self.held and parent not in self.unknown:
             raise _ParentFailed(f"its parent {parent} is neither done nor submitted")
         if parent in self.held or parent in self.unknown or not state.get("native_id"):

@@ -22,6 +22,7 @@ from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
 from .check import CheckJob, steps
+from .environments import Environments
 from .layout import Layout
 from .place import place
 from .send import Sender
@@ -35,6 +36,8 @@ OPERATIONS = (
     "survey",
     "adopt",
     "place",
+    "build",
+    "watch_build",
     "submit",
     "watch",
     "explain",
@@ -66,6 +69,7 @@ class Service:
         self.watcher = Watcher(self.layout, self.scheduler)
         self.check_job: CheckJob | None = None
         self.tender = Tender(self.layout, self.scheduler, self.watcher)
+        self.environments = Environments(self.layout)
 
     def handle(self, request: Mapping[str, Any], body: IO[bytes] | None) -> tuple[dict[str, Any], Any]:
         """Answer a request; the answer's document, and a file with its size if bytes belong to it.
@@ -151,8 +155,8 @@ class Service:
             self.check_job = None
         return {}
 
-    def survey(self, jobs: Sequence[str], code: str = "", python: str = "") -> dict[str, Any]:
-        """What is known before a submission: states of the jobs, whether a code snapshot is there, what is asked.
+    def survey(self, jobs: Sequence[str], code: str = "", python: str = "", environment: str = "") -> dict[str, Any]:
+        """What is known before a submission: states of the jobs, what is asked; whether code and environment are there.
 
         :param python: the command that is to run the tasks; asked for its version, as far as this host can tell
         :raises XpmError: the scheduler is not here, or that Python is too old
@@ -168,8 +172,10 @@ class Service:
         if python:
             check_python(python, host)
         with submission_lock(self.layout):
+            self.watcher.forget(self.environments.forget_removed(jobs))
             return {
                 "states": self.watcher.states(jobs),
+                "has_environment": bool(environment) and self.environments.is_complete(environment),
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
                 "largest_array": self.scheduler.largest_array(),
@@ -204,6 +210,20 @@ class Service:
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
 
+    def build(self, digest: str, body: IO[bytes]) -> dict[str, Any]:
+        """Start to build an environment in the background; see :mod:`.environments`.
+
+        :param body: a tar stream with ``env/…``
+        """
+        with self._unpacked(secrets.token_hex(6), body) as incoming:
+            self.environments.take(incoming)
+        self.environments.start(digest)
+        return {}
+
+    def watch_build(self, digest: str, seen: int, seconds: float) -> dict[str, Any]:
+        """How the build of an environment goes; see :meth:`.Environments.watch`."""
+        return self.environments.watch(digest, seen, seconds)
+
     def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:
         """Take in files and submit: see :class:`.submit.Submitter`.
 
@@ -213,6 +233,7 @@ class Service:
         """
         with self._unpacked(token, body) as incoming:
             self._take_code(incoming, code)
+            self.environments.take(incoming)
             with submission_lock(self.layout):
                 answer = Submitter(self.layout, self.scheduler, self.watcher, incoming).run(groups)
         return {**answer, "calls": self.scheduler.calls()}

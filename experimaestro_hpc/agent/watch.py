@@ -12,6 +12,7 @@ from typing import Any, Callable
 
 from ..runtime.files import write_json
 from ..schedulers.base import NoInformation, Scheduler, Status
+from .environments import words_of_failure
 from .layout import Layout
 from .receipts import Receipt, read_receipt
 
@@ -248,7 +249,7 @@ class Watcher:
             return final
         failed = [parent for parent in self._record(job).get("parents", ()) if self._final_state(parent) == "failed"]
         if failed and running is None:
-            words = f"its parent {failed[0]} failed"
+            words = words_of_failure(self.layout, failed[0])
             return self._conclude(job, Status("ended", "dependency", words), state, running)
         since = self.first_missed.setdefault(f"marker of {job}", self.clock())
         if status.reason in ("", "exit") and self.clock() - since < MARKER_PATIENCE:

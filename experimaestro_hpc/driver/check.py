@@ -69,7 +69,7 @@ def check(launcher: Launcher, root: Path, with_job: bool = False) -> Iterator[St
         took = time.monotonic() - began
         yield Step("connection and agent", True, f"{session.place}: agent on {hello['host']}", took)
         yield _clock(session, hello)
-        python = "" if launcher.environment.setup else launcher.python
+        python = "" if launcher.environment.setup or launcher.environment.manager else launcher.python
         good = True
         for one in session.client.call("check", python=python):
             good = good and one["ok"]
@@ -152,7 +152,7 @@ def check_script(launcher: Launcher) -> str:
         scheduler=launcher.scheduler,
         request=request,
         name="check",
-        python=launcher.python,
+        python="python3" if launcher.environment.manager else launcher.python,  # nothing is built for a check
         lib=".",
         setup=launcher.environment.setup,
         env=launcher.environment.env,

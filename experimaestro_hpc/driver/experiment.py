@@ -28,6 +28,7 @@ from ..resources import Resources
 from ..workspace.experiments import check_name, note_jobs
 from ..workspace.recent import remember
 from . import hook
+from .building import is_known
 from .former import find_former
 from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, find_launcher, shipped_dir, user_dir
@@ -252,6 +253,7 @@ class experiment:
         fresh = {id_: job for id_, job in self.jobs.items() if id_ not in self.sent}
         if not fresh:
             return
+        self._add_builders(fresh)
         in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
         if self.run_mode is RunMode.DRY_RUN:
             self._tell_plan(fresh)
@@ -317,6 +319,15 @@ class experiment:
         script = str(self.maker.script or "")
         note_jobs(self.root, self.name, script, {id_: job.summary() for id_, job in self.jobs.items()})
 
+    def _add_builders(self, fresh: dict[str, Job]) -> None:
+        """Let jobs need those that build their environments, where jobs do that."""
+        for job in list(fresh.values()):
+            builder = self.maker.builder(job.launcher)
+            if builder is not None and builder.id not in job.parents:
+                job.parents = (*job.parents, builder.id)
+                if builder.id not in self.jobs:
+                    self.jobs[builder.id] = fresh[builder.id] = builder
+
     def _session(self, launcher: Launcher) -> Session:
         if launcher.name not in self.sessions:
             self.sessions[launcher.name] = Session(launcher, self.root)
@@ -362,6 +373,7 @@ class experiment:
         states.update({id_: {"state": (layout.marker(old) or {}).get("state")} for id_, old in former.items()})
         plan: Plan = make_plan([job.planned() for job in fresh.values()], states)
         self.monitor.say(f"experiment {self.name}: dry run, nothing is touched")
+        self._tell_environments([fresh[id_] for id_ in plan.submitted])
         for id_ in plan.reuse:
             self.monitor.say(f"  {short(id_)}: done{f' as {short(former[id_])}' if id_ in former else ''}, is reused")
         for group in plan.submit:
@@ -378,6 +390,14 @@ class experiment:
                 if run_options.get().scripts:
                     self.monitor.say(self.maker.files(fresh[id_], ".xpm/lib/HASH")[f"jobs/{id_}/job.sh"])
         self.sent |= fresh.keys()
+
+    def _tell_environments(self, jobs: list[Job]) -> None:
+        for launcher in {job.launcher.name: job.launcher for job in jobs}.values():
+            recipe = self.maker.recipe(launcher)
+            if recipe is not None and recipe.environment.build == "login":
+                there = is_known(self.root, recipe, launcher.name)
+                what = "is there, is reused" if there else "would be built on the login node, unless it is there"
+                self.monitor.say(f"  environment {recipe.title}: {what}")
 
 
 class Handle:

@@ -19,7 +19,7 @@ from typing import Any
 from .. import __version__
 from ..config.configure import VARIABLE
 from ..config.objects import ResumableTask, Task, job_name
-from ..config.serialize import params_text
+from ..config.serialize import job_id, params_text
 from ..resources import Resources
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
@@ -28,6 +28,7 @@ from .data import shipped_data
 from .fit import choose_partition
 from .launcher import Launcher, user_dir
 from .plan import PlannedJob
+from .recipe import BuildEnvironment, Recipe, make_recipe
 from .script import ScriptJob, Scripts
 from .snapshot import Snapshot, take_snapshot
 
@@ -94,7 +95,7 @@ class Job:
     def planned(self) -> PlannedJob:
         """The job as the plan sees it."""
         likeness = tuple(scheduler_class(self.launcher.scheduler).directives(replace(self.request, array=True)))
-        return PlannedJob(self.id, self.parents, likeness)
+        return PlannedJob(self.id, self.parents, likeness, isinstance(self.task, BuildEnvironment))
 
     def summary(self) -> dict[str, Any]:
         """What an experiment keeps of the job."""
@@ -112,6 +113,7 @@ class JobMaker:
         self.root = root
         self.script = script
         self.argv = list(sys.argv)
+        self.recipes: dict[str, Recipe] = {}
         own = user_dir(os.environ).parent / "templates"
         self.scripts = Scripts([own, shipped_data("templates")])
 
@@ -131,6 +133,31 @@ class JobMaker:
         file = getattr(sys.modules.get(name), "__file__", None)
         if file:  # beside the top package, whose folder is the one to import from
             self.script = Path(file).resolve().parents[name.count(".")] / "script.py"
+
+    def recipe(self, launcher: Launcher) -> Recipe | None:
+        """How the environment of a launcher's tasks is built; None if it has no manager."""
+        if not launcher.environment.manager:
+            return None
+        if launcher.name not in self.recipes:
+            root = self.snapshot.root
+            start = (self.script or root / "script.py").resolve().parent
+            self.recipes[launcher.name] = make_recipe(
+                launcher.environment, root, start, self.snapshot.files, self.scripts
+            )
+        return self.recipes[launcher.name]
+
+    def builder(self, launcher: Launcher) -> Job | None:
+        """The job that builds the environment of a launcher's tasks; None if no job does."""
+        recipe = self.recipe(launcher)
+        if recipe is None or recipe.environment.build != "job":
+            return None
+        task, resources = recipe.task(launcher.name), recipe.environment.build_resources
+        return Job(job_id(task), task, (), launcher, Resources.parse(resources) if resources else Resources())
+
+    def sent_with(self, job: Job) -> dict[str, str]:
+        """What goes to the cluster beside a job's files: for one that builds an environment, what it builds it from."""
+        recipe = self.recipe(job.launcher)
+        return recipe.sent() if recipe is not None and isinstance(job.task, BuildEnvironment) else {}
 
     @property
     def code(self) -> str:
@@ -155,7 +182,7 @@ class JobMaker:
         return self.scripts.render(self._script(job, replace(job.request, array=True), lib), array)
 
     def _script(self, job: Job, request: Request, lib: str) -> ScriptJob:
-        environment = job.launcher.environment
+        recipe = self.recipe(job.launcher)
         folders = [self.code if path == "." else f"{self.code}/{path}" for path in self.snapshot.import_paths]
         return ScriptJob(
             scheduler=job.launcher.scheduler,
@@ -164,13 +191,17 @@ class JobMaker:
             python=job.launcher.python,
             lib=lib,
             code=folders,
-            setup=environment.setup,
-            env=environment.env,
+            setup=job.launcher.environment.setup,
+            env=job.launcher.environment.env,
+            environment=job.launcher.environment,
+            folder=recipe.folder if recipe else "",
+            is_build=isinstance(job.task, BuildEnvironment),
         )
 
     def record(self, job: Job) -> dict[str, Any]:
         """``job.json`` as it is before the submission."""
         task, identifier = job.id.split("/")
+        recipe = self.recipe(job.launcher)
         return {
             "schema": 1,
             "id": job.id,
@@ -187,6 +218,7 @@ class JobMaker:
             "asked": job.asked.to_json(),
             "retry": job.retry,
             "code": self.code,
+            "environment": recipe.digest if recipe else "",
             "argv": self.argv,
             "settings": os.environ.get(VARIABLE, ""),
             "git": {"commit": self.snapshot.commit, "dirty": self.snapshot.is_dirty},

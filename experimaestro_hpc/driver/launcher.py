@@ -17,6 +17,7 @@ from typing import Literal
 from ..errors import LauncherError
 from ..schedulers import BUILT_IN
 from .data import shipped_data
+from .environment import Environment, parse_environment
 from .toml_table import Source, Table, did_you_mean, is_number
 
 ConnectorType = Literal["local", "ssh"]
@@ -30,7 +31,6 @@ _CONNECTOR_TYPES: tuple[ConnectorType, ...] = ("local", "ssh")
 _TRANSPORTS: tuple[Transport, ...] = ("auto", "paramiko", "openssh")
 _NODE_FILES: tuple[NodeFiles, ...] = ("shared", "staged")
 _OPTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,6 @@ class Connector:
     type: ConnectorType = "local"
     host: str = ""
     transport: Transport = "auto"
-
-
-@dataclass(frozen=True)
-class Environment:
-    """What surrounds each task.
-
-    :ivar python: the interpreter that runs the tasks; empty: see :attr:`Launcher.python`
-    :ivar setup: lines of shell before each task
-    :ivar env: environment variables of each task; the names are valid ones
-    """
-
-    python: str = ""
-    setup: tuple[str, ...] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,15 +170,20 @@ def parse_launcher(text: str, *, name: str, path: Path) -> Launcher:
         slots = top.count("slots")
         if slots is not None and scheduler != "local":
             raise top.error(f"'slots' is for scheduler 'local' only; '{scheduler}' counts by itself", "slots")
+        environment = parse_environment(top.table("environment", _keys(Environment)))
+        mirror = _mirror(top.table("mirror", _keys(Mirror)))
+        if environment.manager and mirror.nodes == "staged":
+            why = "with a manager the nodes must see the workdir, where the environment is"
+            raise top.source.error(f"'nodes' in [mirror] cannot be 'staged' here: {why}", ("mirror", "nodes"))
         return Launcher(
             name=name,
             scheduler=scheduler,
             workdir=workdir,
             connector=connector,
-            environment=_environment(top.table("environment", _keys(Environment))),
+            environment=environment,
             defaults=_defaults(top.table("defaults", None)),
             partitions=_partitions(top.tables("partitions", _keys(Partition))),
-            mirror=_mirror(top.table("mirror", _keys(Mirror))),
+            mirror=mirror,
             path=path,
             slots=slots,
         )
@@ -227,22 +218,6 @@ def _connector(table: Table) -> Connector:
     if connector.host.startswith("-") or re.search(r"\s", connector.host):
         raise table.invalid("host", "a host name that ssh knows, or user@host")
     return connector
-
-
-def _environment(table: Table) -> Environment:
-    variables = table.table("env", None, "env in [environment]")
-    for name in variables.data:
-        if not _VARIABLE_NAME.fullmatch(name):
-            raise variables.error(
-                f"{name!r:.60} in {variables.title} is not the name of an environment variable",
-                name,
-                hint="letters, digits and '_', and no digit first",
-            )
-    return Environment(
-        python=table.text("python", Environment.python, can_be_empty=False),
-        setup=table.texts("setup", many_lines=True),
-        env={name: variables.text(name, many_lines=True) for name in variables.data},
-    )
 
 
 def _defaults(table: Table) -> dict[str, DefaultValue]:

@@ -28,11 +28,13 @@ class PlannedJob:
     :ivar id: ``task/identifier``
     :ivar parents: ids of the jobs that it needs
     :ivar likeness: jobs of equal likeness ask for the same and may share an array
+    :ivar on_demand: submitted only for jobs that need it; counts as done if there are none
     """
 
     id: str
     parents: tuple[str, ...]
     likeness: Hashable
+    on_demand: bool = False
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ def make_plan(
     """
     known = {job.id: states.get(job.id, {}).get("state", "unscheduled") for job in jobs}
     ordered = in_order(jobs)
+    wanted = {parent for job in jobs if known[job.id] not in SETTLED for parent in job.parents}
+    known.update({job.id: "done" for job in jobs if job.on_demand and job.id not in wanted})
     fresh = [job for job in ordered if known[job.id] not in SETTLED]
     needed = {job.id: tuple(one for one in job.parents if known[one] != "done") for job in fresh}
     places: dict[str, Place] = {job: _place(job, states.get(job, {}).get("native_id")) for job in known}

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from ..errors import TemplateError
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
+from .environment import Environment
 from .quoting import path_there
 
 
@@ -35,11 +36,15 @@ class ScriptJob:
     :param scheduler: its name, which is its template's too
     :param request: what is asked of the scheduler
     :param name: stem of the log files
-    :param python: runs the task; ``~`` and ``$NAME`` at its start are expanded there
+    :param python: runs the task, unless its environment has a manager; ``~`` and ``$NAME`` at its start are expanded
+        there
     :param lib: folder with the shipped package, below the workspace
     :param code: folders to import the user's code from, below the workspace
     :param setup: shell lines before the task
     :param env: environment variables
+    :param environment: the rest of what surrounds it
+    :param folder: where it is built, below the workspace; "" if it has no manager
+    :param is_build: whether this is the job that builds it
     """
 
     scheduler: str
@@ -50,6 +55,9 @@ class ScriptJob:
     code: Sequence[str] = ()
     setup: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    environment: Environment = field(default_factory=Environment)
+    folder: str = ""
+    is_build: bool = False
 
 
 class Scripts:
@@ -79,16 +87,39 @@ class Scripts:
         """
         values: dict[str, Any] = {
             "name": job.name,
+            "scheduler": job.scheduler,
             "directives": scheduler_class(job.scheduler).directives(job.request),
             "setup": list(job.setup),
             "env": dict(sorted(job.env.items())),
-            "python": Markup(path_there(job.python)),
+            "environment": job.environment,
+            "folder": job.folder,
+            "image": _image(job.environment, f"$workspace/{job.folder}"),
+            "python": Markup(path_there(python_of(job.environment, job.folder) or job.python)),
             "lib": job.lib,
             "code": list(job.code),
             "array": array,
             "request": job.request,
         }
-        name = f"{job.scheduler}.sh.j2"
+        return self._render("build.sh.j2" if job.is_build else f"{job.scheduler}.sh.j2", values)
+
+    def render_build(self, environment: Environment, file: str) -> str:
+        """The text of the script that builds an environment.
+
+        :param file: what says what is in it, below the project's folder; "" if nothing needs to
+        :raises TemplateError: the template is missing or broken
+        """
+        folder, _, name = f"source/{file}".rpartition("/")
+        python = environment.python or "python3"
+        values = {
+            "environment": environment,
+            "source": folder,
+            "file": name,
+            "python": python if python[0].isdigit() else Markup(path_there(python)),  # uv knows versions
+            "image": _image(environment, "$here"),
+        }
+        return self._render("environment.sh.j2", values)
+
+    def _render(self, name: str, values: Mapping[str, Any]) -> str:
         try:
             return self.environment.get_template(name).render(values)
         except jinja2.TemplateSyntaxError as error:
@@ -98,3 +129,21 @@ class Scripts:
             raise TemplateError(f"no template {error.name!r}", where="templates") from error
         except jinja2.TemplateError as error:
             raise TemplateError(f"the template cannot be rendered: {error.message}", where=name) from error
+
+
+def python_of(environment: Environment, folder: str) -> str:
+    """The interpreter in an environment that was built; "" if it has no manager.
+
+    :param folder: the environment's, below the workspace
+
+    >>> python_of(Environment(manager="uv"), ".xpm/env/0a")
+    '$workspace/.xpm/env/0a/env/bin/python'
+    """
+    if environment.manager in ("uv", "venv", "conda"):
+        return f"$workspace/{folder}/env/bin/python"
+    return environment.python or "python3" if environment.manager else ""
+
+
+def _image(environment: Environment, folder: str) -> Markup:
+    """The image for apptainer, for a shell on the cluster."""
+    return Markup(path_there(f"{folder}/image.sif" if environment.pulls_image else environment.image))

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..agent.adopt import adopt
+from ..agent.environments import is_builder
 from ..errors import SubmissionError
 from ..runtime.files import write_json
+from .building import build, note
 from .former import find_former
 from .jobs import Job, JobMaker
 from .mirror import pack, pull, write_here
@@ -55,8 +57,15 @@ class Submission:
         session, launcher = self.session, self.session.launcher
         planned = [job.planned() for job in self.all.values()]  # before any connection: what is wrong shows here
         snapshot = self.maker.snapshot
-        python = "" if launcher.environment.setup else launcher.python
-        known = session.client.call("survey", jobs=list(self.all), code=snapshot.digest, python=python)
+        recipe = self.maker.recipe(launcher)
+        python = "" if launcher.environment.setup or recipe else launcher.python
+        known = session.client.call(
+            "survey",
+            jobs=list(self.all),
+            code=snapshot.digest,
+            python=python,
+            environment=recipe.digest if recipe else "",
+        )
         known["states"].update(self._adopt(known["states"]))
         states, lacking = with_done_here(planned, known["states"], self._done_elsewhere(), self.make_whole)
         if session.is_here:
@@ -66,6 +75,11 @@ class Submission:
             send_up(session, lacking)
         plan = make_plan(planned, states, known["largest_array"])
         monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {self._summary(plan)}")
+        if recipe is not None and launcher.environment.build == "login":
+            note(session.layout.root, recipe, launcher.name, known["has_environment"])
+            if plan.submit and not known["has_environment"]:
+                build(session, recipe, monitor.say)
+                note(session.layout.root, recipe, launcher.name, True)
         if plan.submit:
             self._submit(plan, not known["has_code"], monitor)
         if not session.is_here:  # the first time that this workspace hears of them: another one has submitted them
@@ -73,7 +87,7 @@ class Submission:
                 write_here(session, self.maker.files(self.all[job], session.shipment.folder))
                 self._note_native(job, states[job].get("native_id"))
         pull(session, plan.reuse)
-        monitor.states.update({job: states[job] for job in plan.reuse})
+        monitor.states.update({job: {**states[job], "state": "done"} for job in plan.reuse})
 
     def _submit(self, plan: Plan, with_code: bool, monitor: Monitor) -> None:
         session = self.session
@@ -130,7 +144,7 @@ class Submission:
 
     def _done_elsewhere(self) -> dict[str, dict[str, Any]]:
         """The markers of the jobs that are done as far as this machine knows, and ran with another launcher."""
-        markers = {job: self.session.layout.marker(job) for job in self.all}
+        markers = {job: self.session.layout.marker(job) for job in self.all if not is_builder(job)}
         return {job: marker for job, marker in markers.items() if marker and marker["state"] == "done"}
 
     def _note_native(self, job: str, native: object) -> None:
@@ -155,6 +169,7 @@ class Submission:
             first = self.all[group.jobs[0]]
             for job in group.jobs:
                 files.update(self.maker.files(self.all[job], lib))
+                files.update(self.maker.sent_with(self.all[job]))
             if len(group.jobs) > 1:
                 files[f"batches/{token}/array.sh"] = self.maker.array_script(first, group.elements, lib)
             groups.append(

@@ -238,6 +238,14 @@ class Maker:
         return {f"jobs/{job.id}/{name}": record for name in ("params.json", "job.json", "job.sh")}
 
     @staticmethod
+    def recipe(launcher: Any) -> None:
+        return None
+
+    @staticmethod
+    def sent_with(job: Any) -> dict[str, str]:
+        return {}
+
+    @staticmethod
     def array_script(first: Any, elements: Any, lib: str) -> str:
         return " ".join(elements.values())
 
