@@ -6,24 +6,26 @@ plain JSON values, so that they are the same in process and over SSH.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import Any, Callable
 
 from ..errors import WorkspaceError, XpmError
 from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
+from .incoming import Incoming
 from .layout import Layout
+from .pack import Packer
 from .place import place
 from .send import Sender
 from .submit import Submitter, submission_lock
+from .tar import Readable
 from .tend import Tender
 from .watch import State, Watcher
 
@@ -32,7 +34,9 @@ OPERATIONS = (
     "hello",
     "survey",
     "adopt",
+    "prepare",
     "place",
+    "take_code",
     "submit",
     "watch",
     "explain",
@@ -54,11 +58,12 @@ class Service:
 
     def __init__(self, root: str, scheduler: str) -> None:
         self.layout = Layout(root)
+        self.incoming = Incoming(self.layout)
         self.scheduler: Scheduler = scheduler_class(scheduler)(root)
         self.watcher = Watcher(self.layout, self.scheduler)
         self.tender = Tender(self.layout, self.scheduler, self.watcher)
 
-    def handle(self, request: Mapping[str, Any], body: IO[bytes] | None) -> tuple[dict[str, Any], Any]:
+    def handle(self, request: Mapping[str, Any], body: Readable | None) -> tuple[dict[str, Any], Any]:
         """Answer a request; the answer's document, and a file with its size if bytes belong to it.
 
         Errors that people should see come back as ``{"error": …}`` and never as an exception.
@@ -130,35 +135,45 @@ class Service:
             self.watcher.forget(done)
             return {"states": self.watcher.states(done)}
 
-    def place(self, token: str, jobs: list[str], body: IO[bytes]) -> dict[str, Any]:
+    def prepare(self, token: str) -> dict[str, Any]:
+        """What there is of an upload that was cut; the next request may go on with it.
+
+        :param token: the same for the same files from the same place
+        :returns: the token to use, which is another one if somebody else sends the same, and what is there of files
+            and of parts of large ones
+        """
+        return self.incoming.prepare(token)
+
+    def place(self, token: str, jobs: list[str], body: Readable) -> dict[str, Any]:
         """Take in the directories of jobs that were done elsewhere; see :func:`.place.place`.
 
-        :param token: unique for the request
+        :param token: unique for the request, or from :meth:`prepare`
         :param body: a tar stream with ``jobs/…``
         """
-        with self._unpacked(token, body) as incoming, submission_lock(self.layout):
+        with self.incoming.unpacked(token, body) as incoming, submission_lock(self.layout):
             done = place(self.layout, incoming, jobs)
         self.watcher.forget(jobs)
         return {"done": done}
 
-    @contextlib.contextmanager
-    def _unpacked(self, token: str, body: IO[bytes]) -> Iterator[Path]:
-        incoming = self.layout.internal / "incoming" / token
-        incoming.mkdir(parents=True)
-        try:
-            files.unpack(body, incoming)
-            yield incoming
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
+    def take_code(self, token: str, code: str, body: Readable) -> dict[str, Any]:
+        """Take in a code snapshot that is too large to travel with a submission.
 
-    def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:
+        :param token: from :meth:`prepare`
+        :param code: its hash
+        :param body: a tar stream with ``code/…``
+        """
+        with self.incoming.unpacked(token, body) as incoming:
+            self._take_code(incoming, code)
+        return {}
+
+    def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: Readable) -> dict[str, Any]:
         """Take in files and submit: see :class:`.submit.Submitter`.
 
         :param token: unique for the request
         :param code: the code snapshot that the jobs run
         :param body: a tar stream with ``jobs/…``, ``batches/…`` and, if it was missing here, ``code/…``
         """
-        with self._unpacked(token, body) as incoming:
+        with self.incoming.unpacked(token, body) as incoming:
             self._take_code(incoming, code)
             with submission_lock(self.layout):
                 answer = Submitter(self.layout, self.scheduler, self.watcher, incoming).run(groups)
@@ -188,25 +203,23 @@ class Service:
         return {"states": changed, "trouble": self.watcher.trouble, "notes": notes}
 
     def fetch(
-        self, jobs: dict[str, dict[str, Sequence[int]]], patterns: Sequence[str] = (), max_size: int = 0
+        self,
+        jobs: dict[str, dict[str, Sequence[int]]],
+        patterns: Sequence[str] = (),
+        max_size: int = 0,
+        parts: Mapping[str, Sequence[Any]] | None = None,
     ) -> tuple[dict[str, Any], Any]:
         """The files of job directories that the other side lacks, as a tar stream.
 
-        :param jobs: by job id, what the other side has: size and modification time by name
+        :param jobs: by job id, what the other side has: size and modification time (nanoseconds) by name
+        :param parts: what it has of large files; see :class:`.pack.Packer`
         """
-        packer = files.Packer(compress=True)
-        count = 0
-        for job, have in jobs.items():
-            for name, path in files.changed_files(self.layout, job, patterns, max_size, have):
-                try:
-                    packer.add_file(name, path)
-                except FileNotFoundError:
-                    continue  # removed meanwhile
-                count += 1
-        return {"files": count}, packer.finish()
+        packer = Packer(parts)
+        count = sum(files.add_changed(packer, self.layout, job, patterns, max_size, have) for job, have in jobs.items())
+        return {"files": count}, packer.finish() if packer.entries else None
 
     def manifest(self, job: str) -> dict[str, Any]:
-        """Names, sizes (bytes) and times of the files in a job directory."""
+        """Sizes (bytes) and times (nanoseconds) of the files in a job directory, by name."""
         directory = self.layout.job(job)
         if not directory.is_dir():
             raise WorkspaceError(f"no job {job}", where=str(self.layout.root))
