@@ -7,7 +7,6 @@ what is written here; of a large file it sees the pieces, which :mod:`.unpack` p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 BLOCK = 512
@@ -20,6 +19,8 @@ OFFSET, TOTAL, PART, FROM = "XPM.offset", "XPM.total", "XPM.part", "XPM.from"
 PROBLEM, ALL = "XPM.problem", "XPM.all"
 #: bytes of a member's keywords; longer ones are no names
 _LONGEST = 1 << 20
+#: the format's name and version, and no names of user and group
+_MIDDLE = b"ustar\x0000" + bytes(64)
 #: bytes read at once
 _CHUNK = 1 << 18
 
@@ -63,25 +64,35 @@ def header(
     more: Mapping[str, object] | None = None,
 ) -> bytes:
     """What stands before a member's content."""
-    try:
-        path, target = name.encode(), link.encode()
-        records = b""
-    except UnicodeEncodeError:
-        path, target = (text.encode("utf-8", "surrogateescape") for text in (name, link))
-        records = _record(b"hdrcharset", b"BINARY")
-    records += _record(b"path", path)
-    if mtime_ns:
-        records += _record(b"mtime", b"%d.%09d" % divmod(mtime_ns, 1_000_000_000))
-    if link:
-        records += _record(b"linkpath", target)
-    for key, value in (more or {}).items():
-        records += _record(key.encode(), str(value).encode("utf-8", "surrogateescape"))
-    return _block(b"x", len(records), 0o644) + records + padding(len(records)) + _block(kind, size, mode)
+    path, target = name.encode("utf-8", "surrogateescape"), link.encode("utf-8", "surrogateescape")
+    seconds, fraction = divmod(mtime_ns, 1_000_000_000)
+    records = b""
+    split = _split(path)
+    if split is None or len(target) > 100 or more or not 0 <= seconds < 1 << 33:
+        for key, value in (more or {}).items():
+            records += _record(key.encode(), str(value).encode("utf-8", "surrogateescape"))
+        records += _record(b"path", path) + _record(b"linkpath", target) * bool(target)
+        records += _record(b"mtime", b"%d.%09d" % (seconds, fraction)) * bool(mtime_ns)
+        try:
+            records.decode()
+        except UnicodeDecodeError:
+            records = _record(b"hdrcharset", b"BINARY") + records
+        records = _block(b"-", b"", b"x", len(records), 0o644, 0, 0, b"") + records + padding(len(records))
+        split, target, seconds, fraction = (b"", b"-"), b"", 0, 0
+    return records + _block(split[1], split[0], kind, size, mode, seconds, fraction, target)
 
 
 def padding(size: int) -> bytes:
     """What follows ``size`` bytes up to a whole block."""
     return bytes(-size % BLOCK)
+
+
+def _split(path: bytes) -> tuple[bytes, bytes] | None:
+    """A name for the two fields of a header, if it fits into them."""
+    if len(path) <= 100:
+        return b"", path
+    slash = path.find(b"/", len(path) - 101)
+    return (path[:slash], path[slash + 1 :]) if 0 < slash <= 155 and slash + 1 < len(path) else None
 
 
 def _record(key: bytes, value: bytes) -> bytes:
@@ -92,21 +103,20 @@ def _record(key: bytes, value: bytes) -> bytes:
     return b"%d %s=%s\n" % (length, key, value)
 
 
-@lru_cache(maxsize=4096)
-def _block(kind: bytes, size: int, mode: int) -> bytes:
-    """A header without a name, which stands in the keywords before it."""
-    block = b"".join(
-        (
-            b"-".ljust(100, b"\0"),
-            b"%07o\0%07o\0%07o\0%011o\0%011o\0" % (mode, 0, 0, size, 0),
-            b" " * 8,
-            kind,
-            bytes(100),
-            b"ustar\x0000",
-            bytes(247),
-        )
+def _block(
+    name: bytes, prefix: bytes, kind: bytes, size: int, mode: int, seconds: int, fraction: int, link: bytes
+) -> bytes:
+    """A header. The parts of a second stand in the two fields for a device's number, which files do not have."""
+    start = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(100, b"\0"), mode, 0, 0, size, seconds)
+    end = b"%s%s%s%07o\0%07o\0%s" % (
+        kind,
+        link.ljust(100, b"\0"),
+        _MIDDLE,
+        fraction >> 21,
+        fraction & 0x1FFFFF,
+        prefix.ljust(167, b"\0"),
     )
-    return b"%s%06o\0 %s" % (block[:148], sum(block), block[156:])
+    return b"%s%06o\0 %s" % (start, sum(start) + sum(end) + 256, end)
 
 
 class Reader:
@@ -191,15 +201,22 @@ def _records(data: bytes) -> dict[str, str]:
 
 
 def _member(block: bytes, kind: bytes, size: int, mode: int, records: dict[str, str]) -> Member:
-    name = records.pop("path", None)
+    name = records.get("path")
     if name is None:
-        prefix, _, _ = block[345:500].partition(b"\0")
-        short = block[:100].partition(b"\0")[0]
+        prefix, short = block[345:500].rstrip(b"\0"), block[:100].rstrip(b"\0")
         name = (prefix + b"/" + short if prefix else short).decode("utf-8", "surrogateescape")
-    link = records.pop("linkpath", None)
-    if link is None:
-        link = block[157:257].partition(b"\0")[0].decode("utf-8", "surrogateescape")
-    seconds, _, fraction = records.pop("mtime", "0").partition(".")
-    mtime_ns = int(seconds) * 1_000_000_000 + int(fraction[:9].ljust(9, "0"))
-    more = {key: value for key, value in records.items() if key.startswith("XPM.")} if records else records
-    return Member(name, FILE if kind == b"\0" else kind, size, mode & 0o777, mtime_ns, link, more)
+    link = block[157:257].rstrip(b"\0").decode("utf-8", "surrogateescape")
+    seconds = int(block[136:147] or b"0", 8)
+    fraction = (int(block[329:336].rstrip(b"\0 ") or b"0", 8) << 21) + int(block[337:344].rstrip(b"\0 ") or b"0", 8)
+    if not records:
+        return Member(name, FILE if kind == b"\0" else kind, size, mode & 0o777, _ns(seconds, fraction), link, records)
+    if "mtime" in records:
+        whole, _, digits = records["mtime"].partition(".")
+        seconds, fraction = int(whole), int(digits[:9].ljust(9, "0"))
+    more = {key: value for key, value in records.items() if key.startswith("XPM.")}
+    link = records.get("linkpath", link)
+    return Member(name, FILE if kind == b"\0" else kind, size, mode & 0o777, _ns(seconds, fraction), link, more)
+
+
+def _ns(seconds: int, fraction: int) -> int:
+    return seconds * 1_000_000_000 + fraction
