@@ -19,6 +19,7 @@ from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
+from .clean import clean, touch
 from .incoming import Incoming
 from .layout import Layout
 from .pack import Packer
@@ -46,6 +47,7 @@ OPERATIONS = (
     "fetch",
     "manifest",
     "read",
+    "clean",
 )
 
 
@@ -59,6 +61,8 @@ class Service:
     def __init__(self, root: str, scheduler: str) -> None:
         self.layout = Layout(root)
         self.incoming = Incoming(self.layout)
+        #: where this code runs: in a workspace's ``.xpm/lib``, if it was shipped
+        self.package = Path(__file__).resolve().parents[2]
         self.scheduler: Scheduler = scheduler_class(scheduler)(root)
         self.watcher = Watcher(self.layout, self.scheduler)
         self.tender = Tender(self.layout, self.scheduler, self.watcher)
@@ -121,6 +125,10 @@ class Service:
         if python:
             check_python(python, host)
         with submission_lock(self.layout):
+            if code:
+                touch(self.layout.code(code))  # so that it is there when the submission comes
+            if self.package.parent == self.layout.internal / "lib":
+                touch(self.package)
             return {
                 "states": self.watcher.states(jobs),
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
@@ -262,6 +270,11 @@ class Service:
             Sender(self.layout, self.scheduler, self.watcher, {}).refuse(held, "cancelled", "cancelled before it ran")
         return {"cancelled": [*held, *waiting_first]}
 
+    def clean(self, dry_run: bool = False) -> dict[str, Any]:
+        """Remove what no live job needs; see :func:`.clean.clean`."""
+        with submission_lock(self.layout):
+            return {"found": clean(self.layout, dry_run)}
+
     def retry(self, jobs: Sequence[str]) -> dict[str, Any]:
         """Submit jobs that failed again, with the jobs that failed for them."""
         failed_for_it = [
@@ -270,6 +283,11 @@ class Service:
             if (self.layout.marker(job) or {}).get("reason") == "dependency"
         ]
         wanted = [*jobs, *failed_for_it]
+        for job in wanted:
+            code = self.layout.record(job).get("code")
+            if code and not (self.layout.root / code).is_dir():
+                hint = "run its script again, which sends it anew"
+                raise WorkspaceError("the code of this job has been removed by `xpm-hpc clean`", where=job, hint=hint)
         return {"jobs": wanted, "problems": self.tender.start_again(wanted)}
 
     def dependents(self, jobs: Sequence[str]) -> dict[str, Any]:

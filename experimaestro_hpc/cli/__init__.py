@@ -23,6 +23,7 @@ from .lazy import LazyGroup
         "run": ("run", "Run an experiment's script."),
         "jobs": ("jobs", "List jobs, look at them, end them."),
         "experiments": ("experiments", "List experiments."),
+        "clean": ("clean", "Remove what no live job needs."),
         "launchers": ("launchers", "List launchers: where jobs can run."),
     },
     context_settings={"help_option_names": ["-h", "--help"]},
