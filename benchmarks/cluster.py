@@ -48,9 +48,9 @@ class Laptop:
         path.write_text(text)
         self.run("chown", "-R", "alice:", f"/home/alice/{name.split('/')[0]}", user="root")
 
-    def launcher(self, name: str, host: str = "mycluster", transport: str = "auto") -> None:
+    def launcher(self, name: str, host: str = "mycluster", transport: str = "auto", more: str = "") -> None:
         """Write a launcher file."""
-        self.write(f".config/xpm-hpc/launchers/{name}.toml", LAUNCHER.format(host=host, transport=transport))
+        self.write(f".config/xpm-hpc/launchers/{name}.toml", LAUNCHER.format(host=host, transport=transport) + more)
 
     def run(self, *argv: str, user: str = "alice") -> CompletedProcess[str]:
         """Run a command to its end; the benchmark ends with it if it fails."""
