@@ -22,12 +22,13 @@ def once(argv: Sequence[str], env: Mapping[str, str] | None = None, cwd: str | N
 
     :raises CalledProcessError: it failed
     """
-    before, began = _cpu_of_children(), time.perf_counter()
+    before, began = cpu_of_children(), time.perf_counter()
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, env=env, cwd=cwd)
-    return Figures(_cpu_of_children() - before, time.perf_counter() - began)
+    return Figures(cpu_of_children() - before, time.perf_counter() - began)
 
 
-def _cpu_of_children() -> float:
+def cpu_of_children() -> float:
+    """CPU seconds of the processes that this one has waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -11,9 +11,12 @@ import sys
 import traceback
 from typing import IO
 
+from ..errors import ConnectionFailed
 from .frames import Body, read_frame, write_frame
 from .service import Service
 
+#: bytes of a request that are read after it has failed; it may have gigabytes to come
+_PATIENCE = 16 << 20
 #: Runs in whatever Python the login shell finds, so that it must be read by old ones too. It takes one line of JSON
 #: (workdir, hash of the package, nonce, scheduler), asks for the package if it is not there yet, and becomes the agent.
 BOOTSTRAP = r"""
@@ -68,7 +71,7 @@ def main(root: str, scheduler: str, nonce: str) -> None:
     service = Service(os.path.realpath(root), scheduler)
     try:
         serve(service, nonce, sys.stdin.buffer, answers)
-    except (BrokenPipeError, KeyboardInterrupt):
+    except (BrokenPipeError, ConnectionFailed, KeyboardInterrupt):
         pass  # the driver has gone
 
 
@@ -82,16 +85,17 @@ def serve(service: Service, nonce: str, requests: IO[bytes], answers: IO[bytes])
         document, size = request
         body = Body(requests, size) if size else None
         try:
-            answer, attached = service.handle(document, body)  # type: ignore[arg-type]
+            answer, attached = service.handle(document, body)
         except Exception as error:
             detail = traceback.format_exc()
             what = f"a defect in the agent: {type(error).__name__}: {error}"
             answer, attached = {"error": {"what": what, "kind": "XpmError", "traceback": detail}}, None
-        if body is not None:
-            body.drain()
+        is_through = body is None or body.drain(_PATIENCE)
         if attached is None:
             write_frame(answers, nonce, answer)
         else:
             file, length = attached
             write_frame(answers, nonce, answer, file, length)
             file.close()
+        if not is_through:
+            return  # the driver sees that nobody reads on, and then this answer

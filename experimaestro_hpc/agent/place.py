@@ -41,8 +41,9 @@ def _merge(source: Path, target: Path) -> None:
         with contextlib.suppress(FileNotFoundError):
             old.unlink()
     last = [path for pattern in MARKERS for path in source.glob(pattern)]
-    files = [Path(folder, name) for folder, _, names in os.walk(source) for name in names]
+    walked = list(os.walk(source))
+    files = [Path(folder, name) for folder, _, names in walked for name in names]
+    for folder, _, _ in walked:
+        (target / Path(folder).relative_to(source)).mkdir(parents=True, exist_ok=True)
     for path in [*(one for one in files if one not in last), *last]:
-        new = target / path.relative_to(source)
-        new.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(new)
+        path.replace(target / path.relative_to(source))

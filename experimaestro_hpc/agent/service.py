@@ -12,9 +12,9 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import Any, Callable
 
 from ..errors import WorkspaceError, XpmError
 from ..schedulers import scheduler_class
@@ -22,11 +22,15 @@ from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
 from .check import CheckJob, steps
+from .clean import clean, touch
 from .environments import Environments
+from .incoming import Incoming
 from .layout import Layout
+from .pack import Packer
 from .place import place
 from .send import Sender
 from .submit import Submitter, submission_lock
+from .tar import Readable
 from .tend import Tender
 from .watch import State, Watcher
 
@@ -35,9 +39,11 @@ OPERATIONS = (
     "hello",
     "survey",
     "adopt",
+    "prepare",
     "place",
     "build",
     "watch_build",
+    "take_code",
     "submit",
     "watch",
     "explain",
@@ -53,6 +59,7 @@ OPERATIONS = (
     "check_job_start",
     "check_job_look",
     "check_job_end",
+    "clean",
 )
 
 
@@ -65,13 +72,16 @@ class Service:
 
     def __init__(self, root: str, scheduler: str) -> None:
         self.layout = Layout(root)
+        self.incoming = Incoming(self.layout)
+        #: where this code runs: in a workspace's ``.xpm/lib``, if it was shipped
+        self.package = Path(__file__).resolve().parents[2]
         self.scheduler: Scheduler = scheduler_class(scheduler)(root)
         self.watcher = Watcher(self.layout, self.scheduler)
         self.check_job: CheckJob | None = None
         self.tender = Tender(self.layout, self.scheduler, self.watcher)
         self.environments = Environments(self.layout)
 
-    def handle(self, request: Mapping[str, Any], body: IO[bytes] | None) -> tuple[dict[str, Any], Any]:
+    def handle(self, request: Mapping[str, Any], body: Readable | None) -> tuple[dict[str, Any], Any]:
         """Answer a request; the answer's document, and a file with its size if bytes belong to it.
 
         Errors that people should see come back as ``{"error": …}`` and never as an exception.
@@ -173,6 +183,10 @@ class Service:
             check_python(python, host)
         with submission_lock(self.layout):
             self.watcher.forget(self.environments.forget_removed(jobs))
+            if code:
+                touch(self.layout.code(code))  # so that it is there when the submission comes
+            if self.package.parent == self.layout.internal / "lib":
+                touch(self.package)
             return {
                 "states": self.watcher.states(jobs),
                 "has_environment": bool(environment) and self.environments.is_complete(environment),
@@ -189,33 +203,32 @@ class Service:
             self.watcher.forget(done)
             return {"states": self.watcher.states(done)}
 
-    def place(self, token: str, jobs: list[str], body: IO[bytes]) -> dict[str, Any]:
+    def prepare(self, token: str) -> dict[str, Any]:
+        """What there is of an upload that was cut; the next request may go on with it.
+
+        :param token: the same for the same files from the same place
+        :returns: the token to use, which is another one if somebody else sends the same, and what is there of files
+            and of parts of large ones
+        """
+        return self.incoming.prepare(token)
+
+    def place(self, token: str, jobs: list[str], body: Readable) -> dict[str, Any]:
         """Take in the directories of jobs that were done elsewhere; see :func:`.place.place`.
 
-        :param token: unique for the request
+        :param token: unique for the request, or from :meth:`prepare`
         :param body: a tar stream with ``jobs/…``
         """
-        with self._unpacked(token, body) as incoming, submission_lock(self.layout):
+        with self.incoming.unpacked(token, body) as incoming, submission_lock(self.layout):
             done = place(self.layout, incoming, jobs)
         self.watcher.forget(jobs)
         return {"done": done}
 
-    @contextlib.contextmanager
-    def _unpacked(self, token: str, body: IO[bytes]) -> Iterator[Path]:
-        incoming = self.layout.internal / "incoming" / token
-        incoming.mkdir(parents=True)
-        try:
-            files.unpack(body, incoming)
-            yield incoming
-        finally:
-            shutil.rmtree(incoming, ignore_errors=True)
-
-    def build(self, digest: str, body: IO[bytes]) -> dict[str, Any]:
+    def build(self, digest: str, body: Readable) -> dict[str, Any]:
         """Start to build an environment in the background; see :mod:`.environments`.
 
         :param body: a tar stream with ``env/…``
         """
-        with self._unpacked(secrets.token_hex(6), body) as incoming:
+        with self.incoming.unpacked(secrets.token_hex(6), body) as incoming:
             self.environments.take(incoming)
         self.environments.start(digest)
         return {}
@@ -224,14 +237,25 @@ class Service:
         """How the build of an environment goes; see :meth:`.Environments.watch`."""
         return self.environments.watch(digest, seen, seconds)
 
-    def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: IO[bytes]) -> dict[str, Any]:
+    def take_code(self, token: str, code: str, body: Readable) -> dict[str, Any]:
+        """Take in a code snapshot that is too large to travel with a submission.
+
+        :param token: from :meth:`prepare`
+        :param code: its hash
+        :param body: a tar stream with ``code/…``
+        """
+        with self.incoming.unpacked(token, body) as incoming:
+            self._take_code(incoming, code)
+        return {}
+
+    def submit(self, token: str, groups: list[dict[str, Any]], code: str, body: Readable) -> dict[str, Any]:
         """Take in files and submit: see :class:`.submit.Submitter`.
 
         :param token: unique for the request
         :param code: the code snapshot that the jobs run
         :param body: a tar stream with ``jobs/…``, ``batches/…`` and, if it was missing here, ``code/…``
         """
-        with self._unpacked(token, body) as incoming:
+        with self.incoming.unpacked(token, body) as incoming:
             self._take_code(incoming, code)
             self.environments.take(incoming)
             with submission_lock(self.layout):
@@ -262,25 +286,23 @@ class Service:
         return {"states": changed, "trouble": self.watcher.trouble, "notes": notes}
 
     def fetch(
-        self, jobs: dict[str, dict[str, Sequence[int]]], patterns: Sequence[str] = (), max_size: int = 0
+        self,
+        jobs: dict[str, dict[str, Sequence[int]]],
+        patterns: Sequence[str] = (),
+        max_size: int = 0,
+        parts: Mapping[str, Sequence[Any]] | None = None,
     ) -> tuple[dict[str, Any], Any]:
         """The files of job directories that the other side lacks, as a tar stream.
 
-        :param jobs: by job id, what the other side has: size and modification time by name
+        :param jobs: by job id, what the other side has: size and modification time (nanoseconds) by name
+        :param parts: what it has of large files; see :class:`.pack.Packer`
         """
-        packer = files.Packer(compress=True)
-        count = 0
-        for job, have in jobs.items():
-            for name, path in files.changed_files(self.layout, job, patterns, max_size, have):
-                try:
-                    packer.add_file(name, path)
-                except FileNotFoundError:
-                    continue  # removed meanwhile
-                count += 1
-        return {"files": count}, packer.finish()
+        packer = Packer(parts)
+        count = sum(files.add_changed(packer, self.layout, job, patterns, max_size, have) for job, have in jobs.items())
+        return {"files": count}, packer.finish() if packer.entries else None
 
     def manifest(self, job: str) -> dict[str, Any]:
-        """Names, sizes (bytes) and times of the files in a job directory."""
+        """Sizes (bytes) and times (nanoseconds) of the files in a job directory, by name."""
         directory = self.layout.job(job)
         if not directory.is_dir():
             raise WorkspaceError(f"no job {job}", where=str(self.layout.root))
@@ -328,6 +350,11 @@ class Service:
             Sender(self.layout, self.scheduler, self.watcher, {}).refuse(held, "cancelled", "cancelled before it ran")
         return {"cancelled": [*held, *waiting_first]}
 
+    def clean(self, dry_run: bool = False) -> dict[str, Any]:
+        """Remove what no live job needs; see :func:`.clean.clean`."""
+        with submission_lock(self.layout):
+            return {"found": clean(self.layout, dry_run)}
+
     def retry(self, jobs: Sequence[str]) -> dict[str, Any]:
         """Submit jobs that failed again, with the jobs that failed for them."""
         failed_for_it = [
@@ -336,6 +363,11 @@ class Service:
             if (self.layout.marker(job) or {}).get("reason") == "dependency"
         ]
         wanted = [*jobs, *failed_for_it]
+        for job in wanted:
+            code = self.layout.record(job).get("code")
+            if code and not (self.layout.root / code).is_dir():
+                hint = "run its script again, which sends it anew"
+                raise WorkspaceError("the code of this job has been removed by `xpm-hpc clean`", where=job, hint=hint)
         return {"jobs": wanted, "problems": self.tender.start_again(wanted)}
 
     def dependents(self, jobs: Sequence[str]) -> dict[str, Any]:

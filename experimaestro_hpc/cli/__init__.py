@@ -24,6 +24,7 @@ from .lazy import LazyGroup
         "jobs": ("jobs", "List jobs, look at them, end them."),
         "experiments": ("experiments", "List experiments, draw them, end them."),
         "launchers": ("launchers", "Launchers: where jobs can run."),
+        "clean": ("clean", "Remove what no live job needs."),
         "doctor": ("doctor", "Look for what is wrong on this machine."),
         "completion": ("completion", "Make a shell complete commands and ids."),
     },

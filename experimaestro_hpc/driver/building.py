@@ -63,7 +63,7 @@ def build(session: Session, recipe: Recipe, say: Callable[[str], None]) -> None:
 
 
 def _start(session: Session, recipe: Recipe) -> None:
-    body, size = pack(recipe.sent(), None, compress=not session.is_here)
+    body, size = pack(recipe.sent(), None)
     with body:
         session.client.call("build", digest=recipe.digest, body=body, size=size)
 

@@ -12,14 +12,16 @@ import secrets
 import shlex
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from .. import errors
 from ..agent.frames import Body, read_frame, write_frame
 from ..agent.main import BOOTSTRAP
 from ..agent.service import Service
+from ..agent.tar import Readable
 from ..connectors.base import Channel, Connector
 from ..errors import ConnectionFailed, WorkspaceError, XpmError
 from . import ship
@@ -40,7 +42,7 @@ class Client(Protocol):
 
     round_trips: int
 
-    def call(self, operation: str, *, body: IO[bytes] | None = None, size: int = 0, **arguments: Any) -> Any:
+    def call(self, operation: str, *, body: Readable | None = None, size: int = 0, **arguments: Any) -> Any:
         """The answer to one operation.
 
         :raises XpmError: what the agent refused, or the connection's failure
@@ -68,7 +70,7 @@ class LocalClient:
         self.service = Service(str(root), scheduler)
         self.round_trips = 0
 
-    def call(self, operation: str, *, body: IO[bytes] | None = None, size: int = 0, **arguments: Any) -> Any:
+    def call(self, operation: str, *, body: Readable | None = None, size: int = 0, **arguments: Any) -> Any:
         self.round_trips += 1
         document, _ = self.service.handle({"op": operation, "arguments": arguments}, body)
         return answer_of(document)
@@ -78,9 +80,8 @@ class LocalClient:
         document, attached = self.service.handle({"op": operation, "arguments": arguments}, None)
         answer = answer_of(document)
         if attached is not None:
-            file, size = attached
-            with file:
-                take(Body(file, size))
+            with attached[0] as file:
+                take(file)
         return answer
 
     def hello(self) -> dict[str, Any]:
@@ -110,7 +111,7 @@ class RemoteClient:
         self.nonce = ""
         self.greeting: dict[str, Any] = {}
 
-    def call(self, operation: str, *, body: IO[bytes] | None = None, size: int = 0, **arguments: Any) -> Any:
+    def call(self, operation: str, *, body: Readable | None = None, size: int = 0, **arguments: Any) -> Any:
         answer, left = self._request(operation, arguments, body, size)
         self._take(left, Body.drain)
         return answer
@@ -122,43 +123,60 @@ class RemoteClient:
         return answer
 
     def _take(self, body: Body, take: Callable[[Any], Any]) -> None:
+        assert self.channel is not None
+        late = Deadline(ANSWER_TIMEOUT, self.channel.close)
+        body.alive = late.put_off
         try:
             take(body)
             body.drain()
         except BaseException:  # the rest of this answer would get in the way of the next one
             self.close()
             raise
+        finally:
+            late.cancel()
 
     def hello(self) -> dict[str, Any]:
         if self.channel is None:
             self._start()
         return self.greeting
 
-    def _request(
-        self, operation: str, arguments: dict[str, Any], body: IO[bytes] | None, size: int
-    ) -> tuple[Any, Body]:
+    def _request(self, operation: str, arguments: dict[str, Any], body: Readable | None, size: int) -> tuple[Any, Body]:
         self.hello()
         channel = self.channel
         assert channel is not None
         self.round_trips += 1
-        late = threading.Timer(ANSWER_TIMEOUT, channel.close)  # what waits for it then sees the end
-        late.daemon = True
-        late.start()
+        late = Deadline(ANSWER_TIMEOUT, channel.close)  # what waits for it then sees the end
         try:
-            write_frame(channel.stdin, self.nonce, {"op": operation, "arguments": arguments}, body, size)
-            document, left = self._read(channel)
+            try:
+                request = {"op": operation, "arguments": arguments}
+                write_frame(channel.stdin, self.nonce, request, body and _Watched(body, late.put_off), size)
+            except OSError as error:
+                document, left = self._last_words(channel, error)
+                self.close()
+            else:
+                document, left = self._read(channel)
         except (OSError, EOFError, ValueError) as error:
             self.close()
             raise ConnectionFailed(
                 f"the connection was lost: {error or type(error).__name__}",
                 where=f"host {self.connector.host}",
             ) from error
-        except ConnectionFailed:
+        except XpmError:
             self.close()
             raise
         finally:
             late.cancel()
         return answer_of(document), Body(channel.stdout, left)
+
+    def _last_words(self, channel: Channel, error: OSError) -> tuple[Any, int]:
+        """The answer of an agent that reads no further, since the request has failed already.
+
+        :raises OSError: ``error``, there is none
+        """
+        frame = read_frame(channel.stdout, self.nonce)
+        if frame is None or "error" not in frame[0]:
+            raise error
+        return frame
 
     def _read(self, channel: Channel) -> tuple[Any, int]:
         frame = read_frame(channel.stdout, self.nonce)
@@ -229,6 +247,46 @@ class RemoteClient:
             self.channel.close()
             self.channel = None
         self.connector.close()
+
+
+class Deadline:
+    """Calls something unless it is put off, or cancelled, in time.
+
+    :param seconds: until then, from now or from the last time that it was put off
+    """
+
+    def __init__(self, seconds: float, call: Callable[[], object]) -> None:
+        self.seconds = seconds
+        self._call = call
+        self._over = threading.Event()
+        self.put_off()
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    def _wait(self) -> None:
+        while (left := self._at - time.monotonic()) > 0:
+            if self._over.wait(left):
+                return
+        self._call()
+
+    def put_off(self) -> None:
+        """Something has happened."""
+        self._at = time.monotonic() + self.seconds
+
+    def cancel(self) -> None:
+        """It is over."""
+        self._over.set()
+
+
+class _Watched:
+    """A body whose reading puts a deadline off: what has been read before has been sent."""
+
+    def __init__(self, body: Readable, alive: Callable[[], object]) -> None:
+        self._body = body
+        self._alive = alive
+
+    def read(self, size: int = -1, /) -> bytes:
+        self._alive()
+        return self._body.read(size)
 
 
 def agent_command(python: str) -> str:

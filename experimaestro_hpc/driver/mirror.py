@@ -1,40 +1,47 @@
 """Files between the laptop and the cluster. In: a session, what is to go up or to come down. Out: the same files there.
 
 Everything goes in one stream and one request in each direction. In the laptop's workspace a file appears by rename,
-and the marker of a job last, so that a job that looks done is all there.
+and the marker of a job last, so that a job that looks done is all there. What a lost connection has cut goes on where
+it stopped: file by file, and inside a large file.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from ..agent.files import Packer, manifest, unpack
+from ..agent.files import manifest
+from ..agent.pack import Packer, Stream
+from ..agent.unpack import Parts, unpack
 from ..errors import WorkspaceError
 from .bars import shown
 from .session import Session
 from .snapshot import Snapshot, source
 
 
-def pack(files: Mapping[str, str], snapshot: Snapshot | None, compress: bool) -> tuple[IO[bytes], int]:
+def pack(files: Mapping[str, str], snapshot: Snapshot | None) -> tuple[Stream, int]:
     """What a submission sends.
 
     :param files: text by name; scripts are made executable
     :param snapshot: the code, if the other side lacks it
-    :param compress: whether it goes over a network
-    :returns: a tar stream, and its size in bytes
-    :raises OSError: a file of the project has vanished or cannot be read
+    :returns: a tar stream, and its size for the request; reading it raises WorkspaceError if a file of the project has
+        vanished or cannot be read
     """
-    packer = Packer(compress)
+    packer = Packer(strict=True)
     for name, text in files.items():
         mode = 0o755 if name.endswith(".sh") else 0o644
         packer.add_bytes(name, text.encode("utf-8", "surrogateescape"), mode)
     if snapshot is not None:
-        for name in snapshot.files:
-            packer.add_file(f"code/{name}", source(snapshot.root, name))
+        add_code(packer, snapshot)
     return packer.finish()
+
+
+def add_code(packer: Packer, snapshot: Snapshot) -> None:
+    """Pack a code snapshot."""
+    for name in snapshot.files:
+        packer.add_file(f"code/{name}", source(snapshot.root, name))
 
 
 def write_here(session: Session, files: Mapping[str, str]) -> None:
@@ -53,32 +60,47 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
     :param patterns: take these instead of the launcher's, whatever their size
     :param label: what a progress bar says; none without
     :returns: the number of files
+    :raises WorkspaceError: they cannot be written here; or one that was asked for did not come, and all others did
+    :raises ConnectionFailed: the connection was lost; what has come stays, and the next call goes on from there
     """
     if session.is_here:
         return 0
     mirror = session.launcher.mirror
-    have = {job: _known(session.layout.job(job)) for job in jobs}
-    if not have:
-        return 0
+    root = session.layout.root
     taken: list[str] = []
+    problems: dict[str, str] = {}
 
     def take(stream: Any) -> None:
         try:
-            with shown(stream, stream.left, label) as watched:
-                taken.extend(unpack(watched, session.layout.root))
+            with shown(label) as progress:
+                taken.extend(unpack(stream, root, parts, progress, problems))
         except OSError as error:
             what = f"the files of jobs cannot be written on this machine: {error.strerror or error}"
-            raise WorkspaceError(what, where=str(error.filename or session.layout.root)) from error
+            raise WorkspaceError(what, where=str(error.filename or root)) from error
 
-    session.client.receive(
-        "fetch",
-        take,
-        jobs=have,
-        patterns=list(mirror.pull if patterns is None else patterns),
-        max_size=mirror.max_pull if patterns is None else 1 << 62,
-    )
+    with Parts() as parts:
+        have = {}
+        for job in jobs:
+            have[job] = manifest(session.layout.job(job), parts.take)
+        if not have:
+            return 0
+        session.client.receive(
+            "fetch",
+            take,
+            jobs=have,
+            patterns=list(mirror.pull if patterns is None else patterns),
+            max_size=mirror.max_pull if patterns is None else 1 << 62,
+            parts=parts.known(),
+        )
+        parts.clear()
+    _tell(problems, must_come=patterns is not None)
     return len(taken)
 
 
-def _known(directory: Path) -> dict[str, list[Any]]:
-    return manifest(directory) if directory.is_dir() else {}
+def _tell(problems: Mapping[str, str], must_come: bool) -> None:
+    if not problems:
+        return
+    listed = "\n".join(f"{name}: {words}" for name, words in list(problems.items())[:10])
+    if must_come:
+        raise WorkspaceError(f"{len(problems)} file(s) did not come; the others did", hint=listed)
+    print(f"warning: {len(problems)} file(s) of jobs did not come:\n{listed}", file=sys.stderr)

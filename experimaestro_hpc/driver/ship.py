@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+from ..agent.clean import touch
 from ..agent.main import compile_hot
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -75,6 +76,7 @@ def install(shipment: Shipment, root: Path) -> None:
     """
     target = root / shipment.folder
     if target.is_dir():
+        touch(target)  # or `xpm-hpc clean` might remove it before the first job needs it
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent))

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..agent.files import stays_inside
+from ..agent.unpack import stays_inside
 from ..errors import XpmError
 
 #: bytes; more is data, not code

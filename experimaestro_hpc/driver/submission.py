@@ -21,7 +21,7 @@ from .monitor import Monitor, short
 from .plan import Plan, make_plan, with_done_here
 from .refresh import forget_ends
 from .session import Session
-from .transfer import send_up
+from .transfer import send_code, send_up
 
 
 class Submission:
@@ -92,7 +92,8 @@ class Submission:
     def _submit(self, plan: Plan, with_code: bool, monitor: Monitor) -> None:
         session = self.session
         files, groups = self._files(plan)
-        body, size = pack(files, self.maker.snapshot if with_code else None, compress=not session.is_here)
+        with_code = with_code and not send_code(session, self.maker.snapshot)
+        body, size = pack(files, self.maker.snapshot if with_code else None)
         with body:
             answer = session.client.call(
                 "submit",

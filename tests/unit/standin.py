@@ -144,7 +144,7 @@ def send(
     service: Service, *groups: dict[str, Any], version: str = "1", token: str = "request", **record: Any
 ) -> dict[str, Any]:
     """Submit; the answer, or the error."""
-    body, _ = pack(staged(groups, version, **record), None, True)
+    body, _ = pack(staged(groups, version, **record), None)
     with body:
         arguments = {"token": token, "groups": list(groups), "code": "0123"}
         document, _ = service.handle({"op": "submit", "arguments": arguments}, body)

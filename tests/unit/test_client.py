@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from experimaestro_hpc.agent.files import Packer
 from experimaestro_hpc.agent.main import BOOTSTRAP
+from experimaestro_hpc.agent.pack import Packer
 from experimaestro_hpc.connectors.openssh import OpenSshChannel
 from experimaestro_hpc.driver import client as client_module
 from experimaestro_hpc.driver import ship
@@ -389,7 +389,7 @@ def client(request: pytest.FixtureRequest, home: Path, shipment: ship.Shipment) 
 
 def test_bytes_go_up(client, home):
     data = os.urandom(3 << 20)
-    packer = Packer(True)
+    packer = Packer()
     packer.add_bytes("code/it's $(x).bin", data)
     body, size = packer.finish()
     with body:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import zlib
 from typing import IO, Any, cast
 
 import pytest
@@ -10,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experimaestro_hpc.agent.frames import CHUNK, Body, read_exactly, read_frame, write_frame
-from experimaestro_hpc.errors import ConnectionFailed
+from experimaestro_hpc.agent.pack import UNKNOWN
+from experimaestro_hpc.errors import ConnectionFailed, WorkspaceError
 
 NONCE = "00ff00ff00ff00ff"
 MAGIC = f"\x1expm-hpc {NONCE} ".encode()
@@ -148,3 +151,89 @@ def test_a_file_that_becomes_longer_is_cut():
     stream = io.BytesIO()
     write_frame(stream, NONCE, {}, io.BytesIO(b"12345"), 4)
     assert stream.getvalue().endswith(b"{}1234")
+
+
+# --- Bodies of which nobody knows the length
+
+
+def chunked(body: bytes) -> bytes:
+    stream = io.BytesIO()
+    write_frame(stream, NONCE, DOCUMENT, io.BytesIO(body), UNKNOWN)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"x", b"abc" * CHUNK, os.urandom(3 * CHUNK + 5), b"a" * CHUNK + os.urandom(9 * CHUNK) + bytes(CHUNK)]
+)
+def test_a_body_in_chunks(data):
+    stream = io.BytesIO(chunked(data) + framed([2]))
+    _, size = cast("tuple[Any, int]", read_frame(stream, NONCE))
+    body = Body(stream, size)
+    pieces = list(iter(lambda: body.read(1000), b""))
+    assert b"".join(pieces) == data
+    assert (body.read(), body.drain(), body.left) == (b"", True, 0)
+    assert read_frame(stream, NONCE) == ([2], 0)
+
+
+def test_what_can_be_compressed_is_and_what_cannot_is_not():
+    assert len(chunked(b"abc" * 80_000)) < 5000
+    noise = os.urandom(10 * CHUNK)
+    assert len(chunked(noise)) < len(noise) + 1000
+
+
+@pytest.mark.parametrize("end", [1, 5, 6, 1000, -1])
+def test_a_body_in_chunks_that_is_cut(end):
+    whole = chunked(os.urandom(2 * CHUNK))
+    start = whole.index(b"}}") + 2
+    stream = io.BytesIO(whole[: start + end if end > 0 else end])
+    _, size = cast("tuple[Any, int]", read_frame(stream, NONCE))
+    with pytest.raises(ConnectionFailed, match="in the middle of an answer"):
+        Body(stream, size).read()
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"q\0\0\0\1x",
+        b"p\xff\xff\xff\xff",
+        b"p\0\0\0\0",
+        b"e\0\0\0\1x",
+        b"z\0\0\0\4evil",
+        b"z" + len(BOMB := zlib.compress(bytes(CHUNK + 1))).to_bytes(4, "big") + BOMB,
+    ],
+)
+def test_a_chunk_that_is_none(chunk):
+    with pytest.raises(ConnectionFailed, match="a broken frame"):
+        Body(io.BytesIO(chunk + bytes(100)), UNKNOWN).read()
+
+
+def test_a_long_document_is_compressed():
+    document = {"jobs": [f"test.say/{number:064}" for number in range(2000)]}
+    data = framed(document, b"body")
+    assert len(data) < 30_000
+    stream = io.BytesIO(data)
+    assert read_frame(stream, NONCE) == (document, 4)
+    assert stream.read() == b"body"
+
+
+@pytest.mark.parametrize("data", [b"junk", zlib.compress(b"no json")])
+def test_a_compressed_document_that_is_none(data):
+    with pytest.raises(ConnectionFailed, match="a broken frame"):
+        read_frame(io.BytesIO(MAGIC + b"z%d 0\n" % len(data) + data), NONCE)
+
+
+def test_a_body_that_is_given_up():
+    data = chunked(os.urandom(5 * CHUNK))
+    stream = io.BytesIO(data)
+    _, size = cast("tuple[Any, int]", read_frame(stream, NONCE))
+    assert not Body(stream, size).drain(2 * CHUNK)
+    assert stream.tell() < 4 * CHUNK
+
+
+def test_a_file_that_cannot_be_read_is_no_lost_connection():
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(5, "Input/output error", "/data/x")
+
+    with pytest.raises(WorkspaceError, match="cannot be read: Input/output error"):
+        write_frame(io.BytesIO(), NONCE, {}, Broken(), UNKNOWN)

@@ -16,7 +16,7 @@ from standin import TIMED_OUT, A, B, C, Crash, D, StandIn, group, send, times_su
 
 from experimaestro_hpc.agent import send as send_module
 from experimaestro_hpc.agent import service as service_module
-from experimaestro_hpc.agent.files import Packer
+from experimaestro_hpc.agent.pack import Packer
 from experimaestro_hpc.agent.receipts import Receipt, read_receipt
 from experimaestro_hpc.agent.service import Service, check_python
 from experimaestro_hpc.errors import XpmError
@@ -101,7 +101,7 @@ def test_code_is_taken_in_once(start):
     service, _ = start()
     folder = service.layout.code("0123")
     for text in ("first", "second"):
-        packer = Packer(True)
+        packer = Packer()
         packer.add_bytes("code/main.py", text.encode())
         body, _size = packer.finish()
         arguments = {"token": text, "groups": [], "code": "0123"}
@@ -428,7 +428,7 @@ def test_nothing_is_submitted_when_the_receipt_cannot_be_written(start, monkeypa
 
 def test_nothing_is_submitted_when_the_files_do_not_arrive(start):
     service, scheduler = start()
-    packer = Packer(True)
+    packer = Packer()
     packer.add_bytes(f"jobs/{A}/job.sh", b"")
     packer.add_bytes("../../evil", b"")
     with packer.finish()[0] as body:

@@ -1,0 +1,148 @@
+"""What no live job needs any more. In: a workspace. Out: what was removed, or would be, and its size.
+
+Live is every job that was submitted and has no marker. Whatever its scripts and its record name stays, whoever wrote it
+there; so does what was used in the last hour, for the submission that may just be on its way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..runtime.files import read_json
+from .layout import Layout
+
+#: seconds for which something stays after its last use
+GRACE = 3600.0
+#: the folders below ``.xpm`` whose entries come and go, and what people call those
+FOLDERS = {
+    "code": "code snapshot",
+    "lib": "shipped package",
+    "env": "environment",
+    "batches": "batch",
+    "incoming": "leftover of an upload",
+    "trash": "leftover of a removal",
+}
+
+
+def clean(layout: Layout, dry_run: bool, grace: float = GRACE) -> list[dict[str, Any]]:
+    """Remove what no live job needs; the submission lock must be held.
+
+    :param grace: seconds for which something stays after its last use
+    :returns: for each: ``kind``, ``path`` in the workspace, ``bytes``
+    """
+    now = time.time()
+    needed = named_by_live_jobs(layout)
+    trash = layout.internal / "trash"
+    found = []
+    for folder, kind in FOLDERS.items():
+        for entry in sorted(_entries(layout.internal / folder)):
+            token = entry.name.partition(".")[0]
+            if token.encode() in needed or (folder != "trash" and now - _last_use(entry) < grace):
+                continue
+            if (folder == "batches" and _is_open(entry)) or (folder in ("incoming", "env") and _is_locked(entry)):
+                continue
+            found.append({"kind": kind, "path": entry.relative_to(layout.root).as_posix(), "bytes": _size(entry)})
+            if dry_run:
+                continue
+            if folder != "trash":  # gone in a moment, so that nobody finds half of it
+                trash.mkdir(parents=True, exist_ok=True)
+                entry = entry.rename(trash / f"{secrets.token_hex(6)}-{entry.name}")
+            shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink()
+    with contextlib.suppress(OSError):
+        trash.rmdir()
+    return found
+
+
+def touch(path: os.PathLike[str] | str) -> None:
+    """Note that something is used."""
+    with contextlib.suppress(OSError):  # somebody else's, in a workspace that several write to
+        os.utime(path)
+
+
+class _Names:
+    """The texts of live jobs, in which names are looked for."""
+
+    def __init__(self, texts: Iterable[bytes]) -> None:
+        self.texts = set(texts)
+        self._all = b"\n".join(self.texts)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._all
+
+
+def named_by_live_jobs(layout: Layout) -> _Names:
+    """What is written in the records and scripts of live jobs, and in those of their batches."""
+    texts = []
+    for job in layout.jobs():
+        record = layout.record(job)
+        if not record.get("batch") or layout.marker(job) is not None:
+            continue
+        batch = layout.batch(str(record["batch"]))
+        script = (read_json(str(batch / "receipt.json")) or {}).get("script") or batch.name
+        folders = (layout.job(job), batch, layout.batch(script))
+        for path in (one / name for one in folders for name in ("job.json", "job.sh", "array.sh", "receipt.json")):
+            with contextlib.suppress(OSError):
+                texts.append(path.read_bytes())
+    return _Names(texts)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _last_use(path: Path) -> float:
+    """When something was made, or noted to be used, or changed at its top."""
+    times = [0.0]
+    for one in (path, *(_entries(path) if path.is_dir() else [])):
+        with contextlib.suppress(OSError):
+            times.append(one.lstat().st_mtime)
+    return max(times)
+
+
+def _is_open(batch: Path) -> bool:
+    """Whether a submission is still to be made, or to be found out about."""
+    return (read_json(str(batch / "receipt.json")) or {}).get("state") in ("submitting", "held")
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether somebody writes to it at the moment: uploads have their lock beside them, environments inside."""
+    beside = path if path.name.endswith(".lock") else path.with_name(f"{path.name}.lock")
+    return _is_held(beside) or _is_held(path / ".lock")
+
+
+def _is_held(lock: Path) -> bool:
+    try:
+        handle = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+
+
+def _size(path: Path) -> int:
+    """Bytes on the disk that go with it."""
+    total = 0
+    for folder, folders, names in os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name])]:
+        for name in (*folders, *names):
+            with contextlib.suppress(OSError):
+                status = os.lstat(os.path.join(folder, name))
+                total += status.st_blocks * 512 if status.st_nlink == 1 or name in folders else 0
+    return total
