@@ -8,14 +8,19 @@ asked for the token, never for another submission. ``held``: it is to be submitt
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..resources import Resources
 from ..runtime.files import read_json, write_json
-from ..schedulers.base import Submission
+from ..schedulers.base import Scheduler, Submission
 from .layout import Layout
+
+#: seconds after which a request without a clear answer, which the scheduler does not know, counts as never made: a
+#: busy controller may accept one after it has told others that it has no such job
+LATE = 20.0
 
 
 @dataclass
@@ -30,7 +35,8 @@ class Receipt:
     :param parents: by job id, the jobs that it needs
     :param state: ``held``, ``submitting``, ``submitted`` or ``refused``
     :param natives: native id by job id, once known
-    :param words: the scheduler's complaint, or why the submission is held
+    :param words: the scheduler's complaint, or why the submission is held; while ``submitting``, that it was
+        unclear whether the request had reached the scheduler
     :param time: seconds since 1970
     :param resources: what is asked for in place of what the script says
     :param delay: seconds before which it must not start
@@ -71,6 +77,10 @@ class Receipt:
             avoid=self.avoid,
         )
 
+    def may_come(self) -> float:
+        """Seconds for which the scheduler may still accept a request that it does not know yet."""
+        return max(0.0, self.time + LATE - time.time()) if self.state == "submitting" and self.words else 0.0
+
     def write(self, layout: Layout) -> None:
         """Put the receipt on the disk before returning.
 
@@ -95,3 +105,18 @@ def read_receipt(layout: Layout, token: str) -> Receipt | None:
         return None
     known = {one.name for one in fields(Receipt)}  # another version may have written more
     return Receipt(**{name: value for name, value in document.items() if name in known})
+
+
+def look_up(layout: Layout, scheduler: Scheduler, receipt: Receipt) -> list[str] | None:
+    """The native ids of a submission whose reply was lost; None when it was not made and cannot come any more.
+
+    :raises NoInformation: the scheduler does not answer
+    """
+    pause = 1.0
+    while True:
+        left = receipt.may_come()
+        found = scheduler.find(receipt.submission(layout))
+        if found is not None or not left:
+            return found
+        time.sleep(min(pause, left))
+        pause *= 2

@@ -15,12 +15,12 @@ from typing import Any
 
 from ..errors import SubmissionError
 from ..runtime.files import write_json
-from ..schedulers.base import NoInformation, NoRoom, Scheduler
+from ..schedulers.base import NoInformation, NoRoom, NotReached, Scheduler
 from ..schedulers.slurm import job_name
 from .calls import shortened, split
 from .environments import words_of_failure
 from .layout import Layout
-from .receipts import Receipt
+from .receipts import Receipt, look_up
 from .watch import Watcher
 
 #: seconds before a submission without a clear answer is looked for, and then tried again; after these it is left
@@ -114,7 +114,7 @@ class Sender:
         return part
 
     def _call(self, receipt: Receipt, dependencies: list[str], corresponding: Iterable[str]) -> None:
-        receipt.time = time.time()
+        receipt.time, receipt.words = time.time(), ""
         receipt.write(self.layout)
         submission = receipt.submission(self.layout, dependencies, tuple(corresponding))
         for pause in (*PAUSES, None):
@@ -126,14 +126,15 @@ class Sender:
                 self.refuse(receipt.jobs.values(), "launch", str(error))
                 return
             except NoInformation as error:
-                native_ids = None
-                if pause is not None:
+                if not isinstance(error, NotReached):
+                    receipt.time, receipt.words = time.time(), str(error)
+                    receipt.write(self.layout)
+                try:
+                    if pause is None:
+                        raise
                     time.sleep(pause * random.uniform(0.8, 1.2))
-                    try:
-                        native_ids = self.scheduler.find(submission)
-                    except NoInformation:
-                        pause = None
-                if pause is None:  # the receipt stays: whoever comes next looks for the job first
+                    native_ids = look_up(self.layout, self.scheduler, receipt)
+                except NoInformation:  # the receipt stays: whoever comes next looks for the job first
                     self.unknown.update(dict.fromkeys(receipt.jobs.values(), str(error)))
                     return
             if native_ids is not None:

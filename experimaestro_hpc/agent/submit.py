@@ -17,7 +17,7 @@ from ..runtime.files import read_json, write_json
 from ..schedulers.base import Scheduler
 from ..schedulers.slurm import job_name
 from .layout import Layout
-from .receipts import Receipt, read_receipt
+from .receipts import Receipt, look_up, read_receipt
 from .send import Sender
 from .watch import Watcher
 
@@ -29,11 +29,15 @@ ENDED = ("state", "reason", "message", "started", "ended", "host", "pid", "exit_
 
 @contextlib.contextmanager
 def submission_lock(layout: Layout) -> Iterator[None]:
-    """Nobody else submits in this workspace while the block runs; given up by itself when the process ends."""
+    """Nobody else submits in this workspace while the block runs; given up by itself when the process ends.
+
+    The scheduler's commands inherit it: a process that is killed may leave behind one that is about to submit.
+    """
     folder = layout.internal / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "submit").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        os.set_inheritable(file.fileno(), True)
         yield
 
 
@@ -136,7 +140,7 @@ def reconcile(layout: Layout, scheduler: Scheduler, watcher: Watcher, jobs: set[
         receipt = read_receipt(layout, token)
         if receipt is None or receipt.state != "submitting" or receipt.scheduler != scheduler.name:
             continue
-        found = scheduler.find(receipt.submission(layout))
+        found = look_up(layout, scheduler, receipt)
         if found is not None:
             receipt.settle(layout, found)
         else:

@@ -19,7 +19,7 @@ from ..resources import Resources
 from ..schedulers.base import NoInformation, Scheduler
 from ..schedulers.slurm import job_name
 from .layout import Layout
-from .receipts import Receipt, read_receipt
+from .receipts import Receipt, look_up, read_receipt
 from .retry import Attempt, next_attempt
 from .send import Sender
 from .submit import start_attempt, submission_lock
@@ -119,7 +119,7 @@ class Tender:
 
     def _submit_one(self, receipt: Receipt, sender: Sender) -> None:
         if receipt.state == "submitting":
-            found = self.scheduler.find(receipt.submission(self.layout))
+            found = look_up(self.layout, self.scheduler, receipt)
             if found is not None:
                 receipt.settle(self.layout, found)
                 sender.natives.update(receipt.natives)

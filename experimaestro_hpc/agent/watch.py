@@ -20,6 +20,8 @@ from .receipts import Receipt, read_receipt
 MARKER_PATIENCE = 20.0
 #: seconds that a job may be unknown to a scheduler that answers, before it counts as lost
 LOST_AFTER = 300.0
+#: seconds by which the clocks of two hosts may differ
+CLOCKS_DIFFER = 10.0
 #: seconds between two questions to the scheduler: while things move, and at most
 FASTEST, SLOWEST = 2.0, 60.0
 
@@ -44,7 +46,8 @@ class Watcher:
         self.seen_running: dict[str, tuple[Any, float]] = {}  # by job: which start, and when it was first seen
         self.cancelled: set[str] = set()  # native ids that were cancelled through us before they ran
         self.asked_at: float | None = None
-        self.as_of = 0.0  # what the scheduler said last is not older than this
+        self.as_of = float("-inf")  # what the scheduler said last is not older than this
+        self.asking = 0.0  # seconds that the last answer took
         self.trouble = ""
         self.rest_until = 0.0
 
@@ -70,8 +73,8 @@ class Watcher:
                 natives[job] = native
             else:
                 found[job] = native
-        if natives:
-            self._ask(list(natives.values()), max_age)
+        if natives and self._ask(list(natives.values()), max_age) and not self.scheduler.ends_orphans:
+            self._end_orphans(natives)
         for job, native in natives.items():
             found[job] = self._live(job, native)
         return found
@@ -100,11 +103,17 @@ class Watcher:
             receipt = self.receipts[token] = read_receipt(self.layout, token)
         return receipt
 
-    def _native(self, job: str) -> str | State:
-        """The native id of a submitted job, or the state of one that has none."""
+    def _submission(self, job: str) -> tuple[dict[str, Any], Receipt | None]:
         record = self._record(job)
         token = record.get("batch")
-        receipt = self._receipt(token) if token else None
+        return record, self._receipt(token) if token else None
+
+    def _native(self, job: str) -> str | State:
+        """The native id of a submitted job, or the state of one that has none."""
+        record, receipt = self._submission(job)
+        if job in self.records and (receipt is None or job not in receipt.natives):
+            del self.records[job]  # somebody may have submitted it meanwhile, or a part of its array with it
+            record, receipt = self._submission(job)
         if receipt is None:
             return {"state": "unscheduled"}
         if receipt.state == "refused":
@@ -127,13 +136,14 @@ class Watcher:
             known["again"] = record["again"]
         return known
 
-    def _ask(self, natives: list[str], max_age: float) -> None:
+    def _ask(self, natives: list[str], max_age: float) -> bool:
+        """Ask the scheduler, unless its last answer will do; whether it has just answered."""
         now = self.clock()
         fresh = self.asked_at is not None and now - self.asked_at < max_age
         if fresh and all(native in self.statuses or native in self.first_missed for native in natives):
-            return
+            return False
         if fresh and self.trouble:
-            return  # no hammering of a scheduler in trouble
+            return False  # no hammering of a scheduler in trouble
         self.asked_at = now
         try:
             answer = self.scheduler.query(natives, max_age)
@@ -141,7 +151,8 @@ class Watcher:
             self.trouble = str(error)
             for native in natives:  # what nobody answers about is not missing
                 self.first_missed.pop(native, None)
-            return
+            return False
+        self.asking = self.clock() - now
         self.trouble = ""
         self.as_of = now - max_age  # another process may have asked
         self.statuses.update(answer)
@@ -150,6 +161,31 @@ class Watcher:
                 self.first_missed.pop(native, None)
             else:
                 self.first_missed.setdefault(native, now)
+        return True
+
+    def _end_orphans(self, natives: dict[str, str]) -> None:
+        """End the jobs that wait for one that failed, and those that wait for these.
+
+        The scheduler would start them once their other parents have ended as well, for nothing.
+        """
+        orphans: dict[str, Status] = {}
+        count = -1
+        while count < len(orphans):
+            count = len(orphans)
+            for job, native in natives.items():
+                status = self.statuses.get(native)
+                if native in orphans or status is None or status.state not in ("queued", "held"):
+                    continue
+                for parent in self._record(job).get("parents", ()):
+                    if self._final_state(parent) == "failed" or natives.get(parent) in orphans:
+                        orphans[native] = Status("ended", "dependency", f"its parent {parent} failed")
+        if orphans:
+            try:
+                self.scheduler.cancel(list(orphans))
+            except NoInformation as error:
+                self.trouble = str(error)  # the next look tries again
+            else:
+                self.statuses.update(orphans)
 
     def _live(self, job: str, native: str) -> State:
         """The state of a job that has a native id and no marker."""
@@ -189,10 +225,17 @@ class Watcher:
         return receipt is None or receipt.name == name
 
     def _is_requeued(self, job: str, running: dict[str, Any], status: Status) -> bool:
-        """Whether the scheduler, asked after the job was seen to run, says that it waits (again)."""
+        """Whether the scheduler, asked after the job was seen to run, says that it waits (again).
+
+        One that began long ago, as clocks go that need not agree, has been running before anybody looked.
+        """
         known = self.seen_running.get(job)
         if known is None or known[0] != running.get("started"):
-            known = self.seen_running[job] = (running.get("started"), self.clock())
+            age = time.time() - (running.get("started") or time.time())
+            known = self.seen_running[job] = (
+                running.get("started"),
+                self.clock() - max(0.0, age - CLOCKS_DIFFER),
+            )
         return status.state in ("queued", "held") and self.as_of > known[1]
 
     def _final_state(self, job: str) -> str:
@@ -218,6 +261,10 @@ class Watcher:
 
     def _conclude(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         """Write the marker that the job itself could not write, so that everybody sees the same."""
+        record = self.layout.record(job)
+        if record.get("batch") != self._record(job).get("batch"):
+            self.forget([job])  # that was an earlier attempt: somebody has submitted it anew
+            return self.states([job])[job]
         end: dict[str, Any] = {
             **(running or {}),
             "state": "failed",
@@ -234,7 +281,6 @@ class Watcher:
             end["signal"] = status.exit_code - 128
         if status.used:
             end["used"] = dict(status.used)
-        record = self.layout.record(job)
         try:
             write_json(str(self.layout.job(job) / "job.json"), {**record, **end})
             write_json(f"{self.layout.stem(job)}.failed", end, durable=True)
@@ -250,14 +296,15 @@ class Watcher:
         while True:
             if seconds:
                 time.sleep(max(0.0, min(self.rest_until, deadline) - self.clock()))
-            began = self.clock()
-            interval = FASTEST if self.scheduler.command else 0.1
+            began, asked_at = self.clock(), self.asked_at
+            interval = max(FASTEST, 5 * self.asking) if self.scheduler.command else 0.1
             quiet = began - quiet_since
             max_age = min(SLOWEST, max(interval, quiet / 10))
             changed = {job: state for job, state in self.states(jobs, max_age).items() if seen.get(job) != state}
             # the more a look costs, the rarer it is: at most a twentieth of the time
             now = self.clock()
-            self.rest_until = now + min(max(pause, 20 * (now - began)), 1.0)
+            asking = self.asking if self.asked_at != asked_at else 0.0  # the scheduler's rest is counted above
+            self.rest_until = now + min(max(pause, 20 * (now - began - asking)), 1.0)
             if changed or now >= deadline:
                 return changed
             pause *= 1.5

@@ -22,8 +22,10 @@ from .lazy import LazyGroup
     commands_in={
         "run": ("run", "Run an experiment's script."),
         "jobs": ("jobs", "List jobs, look at them, end them."),
-        "experiments": ("experiments", "List experiments."),
-        "launchers": ("launchers", "List launchers: where jobs can run."),
+        "experiments": ("experiments", "List experiments, draw them, end them."),
+        "launchers": ("launchers", "Launchers: where jobs can run."),
+        "doctor": ("doctor", "Look for what is wrong on this machine."),
+        "completion": ("completion", "Make a shell complete commands and ids."),
     },
     context_settings={"help_option_names": ["-h", "--help"]},
 )

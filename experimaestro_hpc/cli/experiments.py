@@ -7,17 +7,21 @@ from typing import Any
 
 import click
 
-from ..driver.monitor import count
-from ..workspace.experiments import experiments
-from ..workspace.jobs import load_jobs
-from ..workspace.recent import find_workspace
+from ..driver.monitor import in_words
+from ..errors import JobsFailed, WorkspaceError
+from ..workspace.index import Index, Query
+from ..workspace.jobs import FINAL, View
+from .complete import complete_experiments
 from .lazy import DefaultGroup
-from .options import json_option, print_json, print_table, workdir_option
+from .options import json_option, print_json, print_table, report, workdir_option
+from .select import agreed, opened, yes_option
+
+name_argument = click.argument("name", required=False, shell_complete=complete_experiments)
 
 
 @click.group(name="experiments", cls=DefaultGroup)
 def command() -> None:
-    """Experiments of a workspace."""
+    """Experiments of a workspace. Without a NAME the latest one is meant."""
 
 
 @command.command(name="list")
@@ -25,31 +29,158 @@ def command() -> None:
 @json_option
 def list_(workdir: str | None, as_json: bool) -> int:
     """List experiments, the latest first."""
-    root = find_workspace(workdir)
-    views = {one["id"]: one for one in load_jobs(root)}
-    found: list[dict[str, Any]] = [
-        {
-            "name": record.name,
-            "script": record.script,
-            "updated": record.updated,
-            "jobs": len(record.jobs),
-            "states": count({job: views[job] for job in record.jobs if job in views}),
-        }
-        for record in experiments(root)
-    ]
+    with opened(workdir) as index:
+        found = [_summary(index, one) for one in index.experiments()]
+        root = index.root
     if as_json:
         print_json(found)
     elif not found:
         print(f"no experiments in {root}")
     else:
-        rows = [
-            (
-                one["name"],
-                one["states"],
-                time.strftime("%Y-%m-%d %H:%M", time.localtime(one["updated"])),
-                one["script"],
-            )
-            for one in found
-        ]
-        print_table(rows, ["experiment", "jobs as last seen", "last run", "script"])
+        rows = [(one["name"], one["states"], _date(one["updated"]), one["script"]) for one in found]
+        print_table(rows, ["experiment", "jobs as last seen", "last run", "script"], fit=("script",))
+    return 0
+
+
+def _summary(index: Index, one: dict[str, Any]) -> dict[str, Any]:
+    states = index.states_of(one["name"])
+    return {
+        "name": one["name"],
+        "script": one["script"],
+        "updated": one["updated"],
+        "jobs": sum(states.values()),
+        "states": in_words(states),
+    }
+
+
+def _date(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+
+
+def _named(index: Index, name: str | None) -> dict[str, Any]:
+    """The experiment that is meant.
+
+    :raises WorkspaceError: there is none
+    """
+    known = index.experiments()
+    for one in known:
+        if name is None or one["name"] == name:
+            return one
+    listed = ", ".join(one["name"] for one in known[:10])
+    what = f"no experiment {name!r}" if name else "no experiments"
+    raise WorkspaceError(what, where=str(index.root), hint=f"there are: {listed}" if listed else "")
+
+
+def _jobs(index: Index, name: str) -> list[View]:
+    return index.views(Query(experiment=name))
+
+
+@command.command(name="show")
+@name_argument
+@workdir_option
+@json_option
+def show(name: str | None, workdir: str | None, as_json: bool) -> int:
+    """Show an experiment: its tasks, and how many of their jobs are in which state."""
+    from ..driver.refresh import refresh  # for this command only
+
+    with opened(workdir) as index:
+        one = _named(index, name)
+        views = _jobs(index, one["name"])
+        problems = refresh(index.root, views)
+    by_task: dict[str, dict[str, int]] = {}
+    for job in views:
+        of = by_task.setdefault(job["task"], {})
+        of[job["state"]] = of.get(job["state"], 0) + 1
+    if as_json:
+        print_json({**one, "tasks": by_task, "jobs": [job["id"] for job in views]})
+        return report(problems)
+    print(f"experiment {one['name']}, last run {_date(one['updated'])} by {one['script'] or 'no script'}")
+    print_table([(task, in_words(states)) for task, states in sorted(by_task.items())], ["task", "jobs"])
+    tags: dict[str, set[str]] = {}
+    for job in views:
+        for key, value in job["tags"].items():
+            tags.setdefault(key, set()).add(str(value))
+    for key, values in sorted(tags.items()):
+        listed = sorted(values)
+        more = f" and {len(listed) - 8} more" if len(listed) > 8 else ""
+        print(f"tag {key}: {', '.join(listed[:8])}{more}")
+    return report(problems)
+
+
+@command.command(name="graph")
+@name_argument
+@click.option("--dot", is_flag=True, help="For Graphviz: xpm-hpc experiments graph --dot | dot -Tsvg > graph.svg")
+@workdir_option
+def graph(name: str | None, dot: bool, workdir: str | None) -> int:
+    """Draw which job needs which, as last seen."""
+    from ..workspace.graph import as_dot, as_text  # for this command only
+
+    with opened(workdir) as index:
+        views = _jobs(index, _named(index, name)["name"])
+    print((as_dot if dot else as_text)(views), end="")
+    return 0
+
+
+@command.command(name="attach")
+@name_argument
+@workdir_option
+def attach(name: str | None, workdir: str | None) -> int:
+    """Watch an experiment to its end, as its own process did: results come back, failed jobs are tried again."""
+    from ..driver.monitor import Monitor, describe  # for this command only
+    from ..driver.refresh import Refresher
+
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        one = _named(index, name)
+        views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL and job["launcher"]]
+        print(f"experiment {one['name']}: {in_words(index.states_of(one['name']))}")
+        if not views:
+            return 0
+        sessions = {launcher: refresher.session(launcher) for launcher in {job["launcher"] for job in views}}
+        monitor = Monitor(sessions, {job["id"]: job["launcher"] for job in views})
+        states = monitor.wait([job["id"] for job in views])
+        failed = {job: state for job, state in states.items() if state["state"] == "failed"}
+    if failed:
+        hint = "\n".join(describe(job, state) for job, state in list(failed.items())[:10])
+        raise JobsFailed(f"{len(failed)} of {len(states)} jobs failed", where=f"experiment {one['name']}", hint=hint)
+    return 0
+
+
+@command.command(name="cancel")
+@name_argument
+@yes_option
+@workdir_option
+def cancel(name: str | None, yes: bool, workdir: str | None) -> int:
+    """End all jobs of an experiment that wait or run."""
+    from .jobs_commands.act import kill_jobs  # for this command only
+
+    with opened(workdir) as index:
+        one = _named(index, name)
+        views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL]
+        if not views:
+            print(f"no job of experiment {one['name']} waits or runs")
+            return 0
+        if not agreed(f"end {len(views)} jobs of experiment {one['name']}", yes):
+            return 1
+        kill_jobs(index.root, views, {job["id"]: job for job in index.views()})
+    states: dict[str, int] = {}
+    for job in views:
+        states[job["state"]] = states.get(job["state"], 0) + 1
+    print(f"experiment {one['name']}: {in_words(states)}")
+    return 0
+
+
+@command.command(name="rm")
+@click.argument("name", shell_complete=complete_experiments)
+@yes_option
+@workdir_option
+def rm(name: str, yes: bool, workdir: str | None) -> int:
+    """Forget an experiment: its name and tags. Its jobs and their results stay; see: xpm-hpc jobs clean."""
+    import shutil  # for this command only
+
+    with opened(workdir) as index:
+        one = _named(index, name)
+        if not agreed(f"forget experiment {name}", yes):
+            return 1
+        shutil.rmtree(index.root / "experiments" / one["name"])
+    print(f"experiment {name} is forgotten; its jobs are still there")
     return 0

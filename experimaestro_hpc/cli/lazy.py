@@ -49,6 +49,9 @@ class LazyGroup(click.Group):
 class DefaultGroup(click.Group):
     """A group whose first command is meant when none is named: ``jobs --json`` is ``jobs list --json``."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # as they were defined
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         known = self.list_commands(ctx)
         if args[:1] == ["--workdir"] and len(args) > 2 and args[2] in known:  # jobs --workdir DIR show …
@@ -62,5 +65,5 @@ class DefaultGroup(click.Group):
         return super().parse_args(ctx, args)
 
 
-class LazyDefaultGroup(DefaultGroup, LazyGroup):
+class LazyDefaultGroup(LazyGroup, DefaultGroup):
     """Both of them."""

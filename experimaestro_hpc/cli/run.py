@@ -13,13 +13,19 @@ import click
 from ..config.configure import VARIABLE
 from ..driver.options import RunOptions, run_options
 from ..errors import XpmError
+from .complete import complete_launchers
 
 
 @click.command(name="run")
-@click.option("--launcher", metavar="L", default="", help="A launcher's name, or a .toml file.")
+@click.option(
+    "--launcher", metavar="L", default="", shell_complete=complete_launchers, help="A launcher's name, or a .toml file."
+)
 @click.option("--workdir", metavar="DIR", default="", help="The workspace, in place of the script's own.")
 @click.option("--detach", is_flag=True, help="Return when all is submitted; the jobs go on.")
 @click.option("--dry-run", is_flag=True, help="Print what would be done, touch nothing.")
+@click.option("--scripts", is_flag=True, help="With --dry-run: also print each job script.")
+@click.option("--notify", metavar="CMD|URL", default="", help="What to run, or where to POST, when it ends or fails.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only what fails.")
 @click.option("-c", "settings", multiple=True, metavar="NAME=VALUE", help="A setting for the script's configure().")
 @click.argument("script", type=click.Path(exists=True, dir_okay=False))
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -28,6 +34,9 @@ def command(
     workdir: str,
     detach: bool,
     dry_run: bool,
+    scripts: bool,
+    notify: str,
+    quiet: bool,
     settings: tuple[str, ...],
     script: str,
     arguments: tuple[str, ...],
@@ -37,10 +46,12 @@ def command(
     \b
     xpm-hpc run --launcher mycluster --detach experiment.py -- DIR --seed 3
     xpm-hpc run -c lr=0.1 -c model.layers=2 experiment.py
+    xpm-hpc run --dry-run --scripts experiment.py
+    xpm-hpc run --notify 'notify-send "$XPM_HPC_MESSAGE"' experiment.py
     """
     if settings:
         os.environ[VARIABLE] = json.dumps(settings)
-    run_options.set(RunOptions(launcher, workdir, detach, dry_run))
+    run_options.set(RunOptions(launcher, workdir, detach, dry_run, scripts, notify, quiet))
     run_script(Path(script), [script, *arguments])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -165,6 +166,6 @@ def agreed(what: str, yes: bool) -> bool:
     """
     if yes:
         return True
-    if not click.get_text_stream("stdin").isatty():
+    if not sys.stdin.isatty():
         raise WorkspaceError(f"{what}: nobody is there to be asked", hint="add --yes")
     return click.confirm(f"{what}?", default=False)

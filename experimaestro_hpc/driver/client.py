@@ -78,8 +78,9 @@ class LocalClient:
         document, attached = self.service.handle({"op": operation, "arguments": arguments}, None)
         answer = answer_of(document)
         if attached is not None:
-            with attached[0] as file:
-                take(file)
+            file, size = attached
+            with file:
+                take(Body(file, size))
         return answer
 
     def hello(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +33,12 @@ from .former import find_former
 from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, find_launcher, shipped_dir, user_dir
 from .monitor import Monitor, count, describe, last_lines, short
+from .notify import notify
 from .options import run_options
 from .plan import Plan, in_order, make_plan
 from .quiet import quiet_libraries
 from .session import Session
-from .submission import Submission
+from .submission import Submission, SubmissionErrorForAll
 from .transfer import fetch_whole
 
 #: seconds after a Ctrl-C in which another one cancels the jobs
@@ -83,7 +85,7 @@ class experiment:
         #: jobs that are not sent at all, as what they need failed elsewhere
         self.never: set[str] = set()
         self.sessions: dict[str, Session] = {}
-        self.monitor = Monitor(self.sessions, {})
+        self.monitor = Monitor(self.sessions, {}, quiet=options.quiet)
         self.maker = JobMaker(self.root, _main_script())
 
     def __enter__(self) -> experiment:
@@ -99,11 +101,27 @@ class experiment:
         try:
             if error is None:
                 self.wait()
+                self._notify("done")
                 if run_options.get().dry_run:
                     raise SystemExit(0)  # what follows in the script wants results
+            elif isinstance(error, Exception):
+                self._notify("failed", str(error))
+        except JobsFailed as failed:
+            self._notify("failed", failed.what)
+            raise
         finally:
             for session in self.sessions.values():
                 session.close()
+
+    def _notify(self, state: str, message: str = "") -> None:
+        target = run_options.get().notify
+        if not target or self.run_mode is not RunMode.NORMAL:
+            return
+        jobs = Counter(str(one.get("state")) for one in self.monitor.states.values())
+        words = f"experiment {self.name}: {message or count(self.monitor.states)}"
+        problem = notify(target, {"experiment": self.name, "state": state, "message": words, "jobs": jobs})
+        if problem:
+            self.monitor.warn(f"nobody was notified: {problem}")
 
     def submit(self, task: Task, *, launcher: Any = None, resources: Any = None, retry: Any = None) -> Any:
         """Take a task in; see :meth:`Task.submit`."""
@@ -118,7 +136,7 @@ class experiment:
         if not self.jobs:
             self.maker.use_code_of(task)
         if id_ not in self.jobs:
-            self.jobs[id_] = Job(
+            job = Job(
                 id=id_,
                 task=task,
                 parents=tuple(job_id(parent) for parent in parents_of(task)),
@@ -128,7 +146,8 @@ class experiment:
                 retry=policy,
             )
             if policy:
-                check_retry(policy, self.jobs[id_].asked)
+                check_retry(policy, job.asked)
+            self.jobs[id_] = job
         state: State = task.__dict__["__xpm__"]
         state.job = Handle(self, id_)
         state.directory = str(self.root / "jobs" / id_)
@@ -289,8 +308,13 @@ class experiment:
             submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine), self._make_whole)
             if self.run_mode is RunMode.GENERATE_ONLY:
                 submission.generate()
-            else:
+                continue
+            try:
                 submission.run(self.monitor)
+            except SubmissionErrorForAll as error:
+                if len({job.launcher.name for job in self.jobs.values()}) == 1:
+                    raise
+                self.monitor.say(f"  {error}")  # the jobs of the other launchers are not concerned
         self.sent |= fresh.keys()
         script = str(self.maker.script or "")
         note_jobs(self.root, self.name, script, {id_: job.summary() for id_, job in self.jobs.items()})
@@ -363,6 +387,8 @@ class experiment:
                     + (f" asking {asked}" if fresh[id_].resources != Resources() else "")
                     + (f", after {needs}" if needs else "")
                 )
+                if run_options.get().scripts:
+                    self.monitor.say(self.maker.files(fresh[id_], ".xpm/lib/HASH")[f"jobs/{id_}/job.sh"])
         self.sent |= fresh.keys()
 
     def _tell_environments(self, jobs: list[Job]) -> None:

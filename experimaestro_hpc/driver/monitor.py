@@ -94,14 +94,20 @@ class Monitor:
 
     :param sessions: by launcher name
     :param launchers: launcher name by job id
+    :param quiet: tell only of what fails
     """
 
     def __init__(
-        self, sessions: Mapping[str, Session], launchers: Mapping[str, str], out: TextIO | None = None
+        self,
+        sessions: Mapping[str, Session],
+        launchers: Mapping[str, str],
+        out: TextIO | None = None,
+        quiet: bool = False,
     ) -> None:
         self.sessions = sessions
         self.launchers = launchers
         self.out = out or sys.stdout
+        self.quiet = quiet
         self.states: dict[str, State] = {}
         self.told: dict[str, str] = {}
         self.summed_at = 0.0
@@ -111,6 +117,11 @@ class Monitor:
         self.lost = 0
 
     def say(self, text: str) -> None:
+        """Print a line, at once, unless only failures are wanted."""
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
         """Print a line, at once; what the terminal cannot show does not stop an experiment."""
         encoding = getattr(self.out, "encoding", None) or "utf-8"
         print(text.encode(encoding, "replace").decode(encoding), file=self.out, flush=True)
@@ -198,17 +209,17 @@ class Monitor:
     def _tell_failure(self, job: str, line: str) -> None:
         self.failures += 1
         if self.failures <= TOLD:
-            self.say(f"  {line}")
+            self.warn(f"  {line}")
         elif self.failures == TOLD + 1:
-            self.say("  more jobs failed; they are counted from here on")
+            self.warn("  more jobs failed; they are counted from here on")
         if self.failures > TOLD_IN_FULL or self.states[job].get("reason") in ("dependency", "cancelled"):
             return
         layout = self.sessions[self.launchers[job]].layout
         lines = last_lines(layout, job)
         if lines:
-            self.say(f"    the end of {layout.job(job) / job_name(job.split('/')[0])}.err:")
+            self.warn(f"    the end of {layout.job(job) / job_name(job.split('/')[0])}.err:")
             for one in lines:
-                self.say(f"    | {one}")
+                self.warn(f"    | {one}")
 
 
 def count(states: Mapping[str, Mapping[str, Any]]) -> str:

@@ -14,12 +14,18 @@ class RunOptions:
     :ivar workdir: a folder; "" leaves the script's
     :ivar detach: end the process when all is submitted
     :ivar dry_run: print the plan and touch nothing
+    :ivar scripts: with ``dry_run``, print the job scripts too
+    :ivar notify: what to run, or where to POST, when an experiment ends; see :mod:`.notify`
+    :ivar quiet: print only what fails
     """
 
     launcher: str = ""
     workdir: str = ""
     detach: bool = False
     dry_run: bool = False
+    scripts: bool = False
+    notify: str = ""
+    quiet: bool = False
 
 
 run_options: ContextVar[RunOptions] = ContextVar("run_options", default=RunOptions())  # noqa: B039 - it is frozen

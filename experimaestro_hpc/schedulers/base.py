@@ -115,6 +115,8 @@ class Scheduler(abc.ABC):
     arrays: ClassVar[bool] = False
     #: whether elements of an array can depend on the elements of another array with the same index
     corresponds: ClassVar[bool] = False
+    #: whether it ends by itself what waits for a job that failed; otherwise whoever watches the jobs does
+    ends_orphans: ClassVar[bool] = True
 
     def __init__(self, workspace: str) -> None:
         self.workspace = workspace
@@ -191,3 +193,7 @@ class NoRoom(Exception):
 
 class NoInformation(Exception):
     """A scheduler's command failed or was not understood: nothing may be concluded from it."""
+
+
+class NotReached(NoInformation):
+    """The scheduler's command could not reach it: what was asked for has not been done, nor will be."""

@@ -28,6 +28,12 @@ _SCRUBBED = (
     "PMI_",
     "PMIX_",
     "OAR_",
+    # a session on the login node, which means nothing on another host
+    "DBUS_",
+    "XDG_RUNTIME_",
+    "XDG_SESSION_",
+    "XDG_SEAT",
+    "XDG_VTNR",
 )
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 
@@ -81,6 +87,7 @@ class Commands:
                 stderr=subprocess.PIPE,
                 env={**self.environ, **(extra or {})},
                 start_new_session=True,  # a Ctrl-C is not for it: oarsub would delete the job it has just made
+                close_fds=False,  # it keeps the submission lock: whoever comes when we are killed waits for its end
             )
         except OSError as error:
             raise NoInformation(f"{argv[0]}: {error}") from error

@@ -41,7 +41,7 @@ from .slurm import ranges
 #: a job or an event, as oarstat shows it in JSON
 Shown = Mapping[str, Any]
 
-#: ids on one command line; oarstat makes some ten queries for each
+#: ids in one question; oarstat makes some ten queries for each
 _CHUNK = 500
 #: what OAR takes for the path of a log, without the % of its patterns
 _LOG = re.compile(r"[A-Za-z0-9_./-]+")
@@ -185,8 +185,9 @@ def coded(path: str) -> str:
 def arguments(submission: Submission, script: str) -> list[str]:
     """The argument vector for oarsub.
 
-    Its ``-S`` is not used: it hands the command's first word to a shell, unquoted, and finds no script behind
-    an ``exec``. Without ``exec``, the login shell between OAR and the script would get the signals and die.
+    Its ``-S`` is not used: it hands the command's first word to a shell, unquoted, and takes ``exec`` for the
+    script. Without ``exec``, the login shell between OAR and the script would get the signals and die. The directory
+    is always said: otherwise OAR takes $PWD for it, which is not where oarsub runs, or fails if there is none.
 
     :param script: the text of the submission's script
     """
@@ -206,7 +207,9 @@ def arguments(submission: Submission, script: str) -> list[str]:
     if len(submission.indexes) > 1:
         argv.append(f"--array={len(submission.indexes)}")
         if len(submission.dependencies) == 1 and len(resources) == 1:
-            resources *= 2  # OAR forgets the only dependency of an array, unless there are alternatives
+            # OAR forgets an array's only dependency where it makes all elements at once; with alternatives it makes
+            # them one by one, which takes 2 s for 200. The same dependency twice would break a key of its database
+            resources *= 2
     argv += [f"--resource={value}" for value in resources]
     return [*argv, *(f"--anterior={native}" for native in submission.dependencies), command]
 
@@ -298,6 +301,7 @@ class Oar(CommandScheduler):
     name = "oar"
     command = "oarsub"
     arrays = True
+    ends_orphans = False  # -a waits for an end, good or bad
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:
@@ -371,8 +375,9 @@ class Oar(CommandScheduler):
         ids = {native: native for native in native_ids}
         while ids:  # until no job has a successor; their ids rise
             jobs: dict[str, Shown] = {}
-            for some in _chunks(list(ids.values())):
-                jobs.update(self._oarstat("-f", *(word for native in some for word in ("-j", native))))
+            for some in _chunks([id_ for id_ in ids.values() if id_.isdecimal()]):
+                # half as costly as an option -j for each
+                jobs.update(self._oarstat("-f", "--sql", f"job_id IN ({','.join(some)})"))
             known = {native: jobs[id_] for native, id_ in ids.items() if id_ in jobs}
             later = {native: successor(job) for native, job in known.items()}
             found.update({native: job for native, job in known.items() if not later[native]})

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import SubmissionError
 from ..resources import ResourceError, Resources, format_duration
-from .base import NoInformation, NoRoom, Request, Status, Submission
+from .base import NoInformation, NoRoom, NotReached, Request, Status, Submission
 from .command import Answer, Commands, CommandScheduler, SharedText
 from .pyslurm_query import Pyslurm, Row
 
@@ -48,6 +48,8 @@ _FOR_GOOD = (
 )
 #: sbatch said that there are enough jobs: later there is room
 _NO_ROOM = r"Submit(Job|Jobs)|MaxSubmit|MaxJobCount|temporarily unable to accept job"
+#: sbatch did not get as far as to ask
+_NOT_REACHED = re.compile(r"Unable to contact slurm controller|[Cc]onnection refused|Munge encode failed")
 #: what is asked of sacct; the name last, since it is the only one that could hold a |
 ACCOUNTING = "JobID,State,ExitCode,NodeList,Reason,MaxRSS,TotalCPU,AllocTRES,JobName"
 #: what `jobs why` is told of a job that waits
@@ -387,7 +389,8 @@ class Slurm(CommandScheduler):
             raise NoRoom(words.partition(";")[0])  # the limit's name; the rest is the same for all limits
         if answer.code and any(word in words.lower() for word in _FOR_GOOD):
             raise SubmissionError(words, where="sbatch")
-        raise NoInformation(f"sbatch: {words}")
+        kind = NotReached if answer.code and _NOT_REACHED.search(words) else NoInformation
+        raise kind(f"sbatch: {words}")
 
     def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
         if not native_ids:

@@ -1,5 +1,6 @@
-"""Fixtures of the tests that need a cluster: `rig`, the test cluster, `laptop`, its user's machine, and `desk`.
+"""Fixtures of the tests that need a cluster: `rig`, the test clusters, `laptop`, their user's machine, and `desk`.
 
+A test that has a `desk` runs once on each of the two clusters, unless it says `sites.only` and why.
 Where the cluster cannot run the tests are skipped, or fail if XPM_HPC_REQUIRE_CLUSTER is 1. One that runs
 already is used and left running; one that the tests had to bring up is taken down at the end.
 """
@@ -21,6 +22,7 @@ sys.path.insert(0, str(HERE))
 from desk import Desk  # noqa: E402
 from rig import LAPTOP_VENV, Rig  # noqa: E402
 from rig_machine import STANDARD_PATH, build_wheel  # noqa: E402
+from sites import SITES, Site  # noqa: E402
 
 REPOSITORY = HERE.parent.parent
 
@@ -84,9 +86,15 @@ def laptop(rig: Rig, tmp_path_factory: pytest.TempPathFactory) -> Laptop:
     return Laptop(rig, rig.home("laptop"))
 
 
+@pytest.fixture(params=list(SITES))
+def site(request: pytest.FixtureRequest) -> Site:
+    """Each of the two clusters."""
+    return SITES[request.param]
+
+
 @pytest.fixture
-def desk(laptop: Laptop, request: pytest.FixtureRequest) -> Iterator[Desk]:
+def desk(laptop: Laptop, site: Site, request: pytest.FixtureRequest) -> Iterator[Desk]:
     """A place for this test alone, on alice's laptop and on the cluster."""
-    desk = Desk(laptop.rig, request.node.name)
+    desk = Desk(laptop.rig, request.node.name, site)
     yield desk
     desk.clear()

@@ -1,7 +1,7 @@
 """A user's desk: what the end-to-end tests do again and again, in a user's words.
 
 A `Desk` is a folder on the laptop, where the scripts are started, and one on the cluster, the workdir of the
-launchers that it writes. Both have a name of their own, so that Slurm can be asked for this desk's jobs.
+launchers that it writes. Both have a name of their own, so that the scheduler can be asked for this desk's jobs.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 from rig import LAPTOP_VENV, Rig
 from rig_machine import STANDARD_PATH
+from sites import Site
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 HELLOWORLD = (REPOSITORY / "docs/examples/helloworld.py").read_text()
@@ -108,21 +109,24 @@ class Ended:
 class Desk:
     """A folder on the laptop and one on the cluster.
 
-    :ivar home: `~/…` of both folders
+    :ivar site: the cluster
+    :ivar cluster: its name for the user, and of the launcher
     :ivar here: the folder on the laptop, as seen from outside
     :ivar there: the launchers' workdir on the cluster, as seen from outside
     """
 
-    def __init__(self, rig: Rig, name: str, user: str = "alice") -> None:
+    def __init__(self, rig: Rig, name: str, site: Site, user: str = "alice") -> None:
         self.rig = rig
+        self.site = site
+        self.cluster = site.cluster
         self.user = user
         base = "e2e/" + re.sub(r"[^A-Za-z0-9]+", "-", name)[:60]
-        for host in ("laptop", "login"):
+        for host in ("laptop", site.front):
             for old in rig.home(host, user).glob(f"{base}-*"):
                 shutil.rmtree(old, ignore_errors=True)
         self.folder = f"{base}-{secrets.token_hex(3)}"
         self.here = rig.home("laptop", user) / self.folder
-        self.there = rig.home("login", user) / self.folder
+        self.there = rig.home(site.front, user) / self.folder
         self.workdir = f"~/{self.folder}"
         self.replaced: dict[Path, str | None] = {}
         self.write("", None)
@@ -143,20 +147,21 @@ class Desk:
 
     def write_there(self, name: str, text: str, mode: int = 0o644) -> str:
         """Write a file into the workdir on the cluster; its path there."""
-        self._write(self.rig.home("login", self.user), self.there / name, text).chmod(mode)
+        self._write(self.rig.home(self.site.front, self.user), self.there / name, text).chmod(mode)
         return f"/home/{self.user}/{self.folder}/{name}"
 
     def launcher(
         self,
-        name: str = "mycluster",
+        name: str = "",
         host: str = "",
         transport: str = "auto",
         workdir: str | None = None,
         more: str = "",
     ) -> str:
-        """Write a launcher file for a Slurm cluster into the user's configuration; its name."""
+        """Write a launcher file for the cluster into the user's configuration; its name."""
+        name = name or self.cluster
         text = f"""\
-scheduler = "slurm"
+scheduler = "{self.site.scheduler}"
 workdir = {json.dumps(self.workdir if workdir is None else workdir, ensure_ascii=False)}
 [connector]
 type = "ssh"
@@ -187,7 +192,7 @@ transport = "{transport}"
 
     def on_login(self, *argv: str) -> str:
         """What a command of the user's prints on the login node."""
-        ended = self.rig.exec("login", argv, self.user)
+        ended = self.rig.exec(self.site.front, argv, self.user)
         assert ended.returncode == 0, ended
         return ended.stdout
 
@@ -196,19 +201,14 @@ transport = "{transport}"
         for gate in gates:
             (self.there / f"open-{gate}").touch()
 
-    def slurm_jobs(self) -> dict[str, str]:
-        """Slurm's jobs of this desk: state by native id, array elements each on its own.
+    def native_jobs(self) -> dict[str, str]:
+        """The scheduler's jobs of this desk: state in Slurm's words by native id, array elements each on its own."""
+        return self.site.jobs(self.rig, self.user, self.folder)
 
-        squeue knows a job at once and forgets it after a while, sacct learns of it late and keeps it.
-        """
-        accounted = self.on_login("sacct", "-nXP", "-S", "now-1hour", "-o", "JobID,State,WorkDir")
-        queued = self.on_login("squeue", "-har", "-t", "all", "-o", "%i|%T|%Z")
-        found = {}
-        for line in [*accounted.splitlines(), *queued.splitlines()]:
-            native, state, folder = line.split("|", 2)
-            if f"/{self.folder}" in folder and "[" not in native:
-                found[native] = state.split()[0]
-        return found
+    def await_native(self, *states: str) -> dict[str, str]:
+        """Wait until the scheduler's jobs are in these states and there are no others: it is later than a marker."""
+        wanted, jobs = sorted(states), self.native_jobs
+        return wait_for(lambda: sorted((found := jobs()).values()) == wanted and found, f"{wanted}, not {jobs()}", 30)
 
     def jobs(self, *options: str, workdir: str = "work") -> dict[str, dict[str, Any]]:
         """What `xpm-hpc jobs --json` says: jobs by the last part of their task and their first parameter's text."""
@@ -236,9 +236,9 @@ transport = "{transport}"
 
     def clear(self) -> None:
         """Leave no job behind, and the user's launcher files as they were."""
-        alive = {native for native, state in self.slurm_jobs().items() if state in ("PENDING", "RUNNING")}
+        alive = {native for native, state in self.native_jobs().items() if state in ("PENDING", "RUNNING")}
         if alive:
-            self.on_login("scancel", "--quiet", *alive)
+            self.site.cancel(self.rig, self.user, alive)
         for path, text in self.replaced.items():
             if text is None:
                 path.unlink()

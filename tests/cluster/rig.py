@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A test cluster on one machine: real Slurm and real sshd on five hosts made of Linux namespaces.
+"""Test clusters on one machine: real Slurm, real OAR and real sshd on hosts made of Linux namespaces.
 
     rig.py install                          the Debian packages that are missing
     rig.py up [--min-job-age S] [--max-array-size N]
@@ -17,10 +17,12 @@ A host is a network, a mount and a UTS namespace; one more network namespace has
     gate      a jump host: its own /home, no Slurm commands
     login     slurmctld, slurmdbd, MariaDB, sshd
     c1 c2     slurmd, sshd
+    oarfront  OAR's server, PostgreSQL, sshd
+    o1 o2     the sshd through which OAR starts jobs; users cannot log in
 
-login, c1 and c2 share /home; every host has its own /scratch; /tmp and the rest are the machine's. There are
-two users, alice and bob, both of account lab. One munged, the machine's, serves all instances: it is started
-where it does not run, and never ended.
+login, c1 and c2 share /home, and so do oarfront, o1 and o2; every host has its own /scratch; /tmp and the rest are
+the machine's. There are two users, alice and bob, both of Slurm's account lab. One munged, the machine's, serves
+all instances: it is started where it does not run, and never ended.
 
 From Python: `Rig(name).up()`, `down`, `exec`, `popen`, `home`, `install_on_laptop`; and for tests of faults
 `pid`, `stop`, `start` with the name of a daemon, one of `Rig.daemons`.
@@ -40,13 +42,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import rig_config as config
 import rig_files
 import rig_hosts
-from rig_config import HOSTS, NODES, USERS, Settings
+import rig_oar
+from rig_config import HOSTS, NODES, OAR_NODES, USERS, Daemon, Settings
 from rig_machine import (
     STANDARD_PATH,
     RigError,
@@ -68,15 +71,6 @@ LAPTOP_VENV = "/home/alice/venv"
 READY = {"idle", "mixed", "allocated", "completing"}  # the states of a node that takes jobs
 
 
-@dataclass(frozen=True)
-class Daemon:
-    """A server: where it runs, what starts it, and the TCP port that shows that it is ready."""
-
-    host: str
-    argv: tuple[str, ...]
-    port: int
-
-
 class Rig:
     """One instance of the test cluster. A setting that is None is the environment's, or stays as it is."""
 
@@ -92,7 +86,8 @@ class Rig:
             raise RigError(f"an instance's name has letters, digits and '-' only: {self.name!r}")
         self.root = Path(os.environ.get("XPM_HPC_RIG_DIR") or "/srv/xpm-rig").absolute() / self.name
         self.report = report
-        self.sshds = {host: (host, 22) for host in ("gate", "login", *NODES)}
+        self.sshds = {host: (host, 22) for host in ("gate", "login", *NODES, "oarfront")}
+        self.sshds |= {node: (node, rig_oar.SSH_PORT) for node in OAR_NODES}
         self.sshds |= {"changed": ("login", config.CHANGED_PORT), "unknown": ("login", config.UNKNOWN_PORT)}
         self.daemons = self._daemons()
         self._asked = {
@@ -242,14 +237,14 @@ class Rig:
                 return pid if Path(f"/proc/{pid}/comm").read_text().strip() == program else None
         return None
 
-    def stop(self, name: str, number: int = signal.SIGTERM, deadline: float = 30) -> None:
-        """End a daemon with a signal, and wait until it is gone.
+    def stop(self, name: str, number: int | None = None, deadline: float = 30) -> None:
+        """End a daemon with a signal, its own unless told, and wait until it is gone.
 
         A slurmctld that is killed forgets its last seconds: when it is back it uses job ids again, and may
         hold an allocation that has ended for RUNNING, for two minutes.
         """
         if pid := self.pid(name):
-            os.kill(pid, number)
+            os.kill(pid, self.daemons[name].ending if number is None else number)
             wait(lambda: self.pid(name) is None, f"{name} to end", deadline)
 
     def start(self, *names: str) -> None:
@@ -258,7 +253,8 @@ class Rig:
             daemon, pid_file = self.daemons[name], self._run_file(name)
             pid_file.unlink(missing_ok=True)
             remember = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(pid_file)]
-            detach([*self._enter(daemon.host), "--", *remember, *daemon.argv], self._log(name))
+            who = ["setpriv", f"--reuid={daemon.user}", f"--regid={daemon.user}", "--init-groups"]
+            detach([*self._enter(daemon.host), "--", *remember, *who, *daemon.argv], self._log(name))
         for name in names:
             wait(lambda name=name: self._listens(name), f"{name} to listen", 60)
 
@@ -273,7 +269,7 @@ class Rig:
         daemons["slurmdbd"] = Daemon("login", ("slurmdbd", "-D"), 6819)
         daemons["slurmctld"] = Daemon("login", ("slurmctld", "-D"), 6817)
         daemons |= {f"slurmd-{node}": Daemon(node, ("slurmd", "-D"), 6818) for node in NODES}
-        return daemons
+        return daemons | rig_oar.daemons(self.root)
 
     def _listens(self, name: str) -> bool:
         """Whether a daemon that was just started listens on its port; RigError if it has ended instead."""
@@ -346,6 +342,34 @@ class Rig:
             wait(self._nodes_are_ready, "both nodes to take jobs", 60)
             if fresh:
                 wait(lambda: not self._jobs(), "the jobs of an earlier life to end", 60)
+        self._start_oar(fresh)
+
+    def _start_oar(self, fresh: bool) -> None:
+        data = self.root / "oar/postgres"
+        if not data.exists():
+            with self._step("OAR's database files"):
+                make_directory(new := data.with_name("new"), "postgres", 0o700)
+                who = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+                run([*who, rig_oar.postgres("initdb"), "--auth=trust", "--username=postgres", "--no-locale", str(new)])
+                new.rename(data)
+        self._start_dead("PostgreSQL", "postgres")
+        with self._step("OAR's database", "postgres"):
+            wait(lambda: self.oar_sql("SELECT 1", "postgres", check=False), "PostgreSQL to answer", 30)
+            if "oar" not in self.oar_sql("SELECT datname FROM pg_database", "postgres").split():
+                self.oar_sql(rig_oar.server_setup(), "postgres")
+            if not self.oar_sql("SELECT to_regclass('resources')").strip():
+                self.oar_sql(rig_oar.database_setup())
+            if fresh:
+                self.oar_sql(rig_oar.forget_jobs())
+        self._start_dead("OAR", "almighty")
+
+    def oar_sql(self, sql: str, database: str = "oar", check: bool = True) -> str:
+        """What SQL gives in OAR's database, a line for each row with `|` between its values."""
+        words = rig_oar.psql(database)
+        result = self.exec("oarfront", words, user="root", input=sql)
+        if check and result.returncode:
+            raise RigError(f"{words[0]} ended with {result.returncode}: {result.stderr.strip()}")
+        return result.stdout
 
     def _start_dead(self, title: str, *names: str) -> None:
         if dead := [name for name in names if not self.pid(name)]:
@@ -388,7 +412,7 @@ class Rig:
     def _end_everything(self) -> None:
         """End what runs in this instance's namespaces, first those that save something, and remove them."""
         self._settings_file.unlink(missing_ok=True)
-        for name in ("slurmctld", "slurmdbd", "mariadbd"):
+        for name in ("almighty", "postgres", "slurmctld", "slurmdbd", "mariadbd"):
             with contextlib.suppress(RigError):  # if it does not end by itself it is killed below
                 self.stop(name, deadline=20)
         networks = rig_hosts.networks(self.name)

@@ -5,6 +5,7 @@ Pure functions: names, paths and numbers come in, the text of one file comes out
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,15 @@ ADDRESSES = {
     "login": "10.77.0.1",
     "c1": "10.77.0.11",
     "c2": "10.77.0.12",
+    "oarfront": "10.77.0.2",
+    "o1": "10.77.0.21",
+    "o2": "10.77.0.22",
 }
 SILENT_ADDRESS = "10.77.0.99"  # packets go there and nothing ever comes back
 HOSTS = tuple(ADDRESSES)
 NODES = ("c1", "c2")
+OAR_NODES = ("o1", "o2")
+OAR_HOSTS = ("oarfront", *OAR_NODES)
 USERS = ("alice", "bob")
 GPUS_PER_NODE = 4
 CHANGED_PORT = 2222  # an sshd on login whose host key is not the one the laptop remembers
@@ -45,6 +51,22 @@ SLURM_COMMANDS = (
     "sstat",
     "strigger",
 )
+OAR_COMMANDS = ("oarcp", "oardel", "oarhold", "oarnodes", "oarprint", "oarresume", "oarsh", "oarstat", "oarsub")
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A server: where it runs, what starts it, and the TCP port that shows that it is ready.
+
+    :ivar user: who runs it
+    :ivar ending: the signal that ends it in good order
+    """
+
+    host: str
+    argv: tuple[str, ...]
+    port: int
+    user: str = "root"
+    ending: int = signal.SIGTERM
 
 
 @dataclass(frozen=True)
@@ -191,6 +213,15 @@ Host mycluster
   User {user}
 Host farcluster
   HostName login
+  User {user}
+  ProxyJump gate
+
+# The one with OAR, likewise.
+Host myoar
+  HostName oarfront
+  User {user}
+Host faroar
+  HostName oarfront
   User {user}
   ProxyJump gate
 

@@ -4,8 +4,9 @@ An instance's root directory holds
 
     etc/        what is seen as /etc/hosts and /etc/slurm, and the configuration of every sshd
     keys/       the keys of users and hosts, made once
-    laptop/home, gate/home, cluster/home, scratch/HOST
+    laptop/home, gate/home, cluster/home, oar/home, scratch/HOST
     state/, spool/NODE, dev/, mysql/     Slurm's and MariaDB's
+    oar/    OAR's and PostgreSQL's, see rig_oar
     log/, run/  of the running instance: NAME.log and NAME.pid for every host and daemon, settings.json
 """
 
@@ -18,17 +19,19 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import rig_config as config
-from rig_config import ADDRESSES, GPUS_PER_NODE, NODES, USERS, Settings
+import rig_oar
+from rig_config import ADDRESSES, GPUS_PER_NODE, NODES, OAR_HOSTS, USERS, Settings
 from rig_machine import make_directory, run, write_file
 
-USER_KEYS = ("laptop", "cluster", "refused")  # no host accepts the last
+USER_KEYS = ("laptop", "cluster", "refused", "oar")  # no host accepts the third; the last is the user oar's
 # The last belongs to no sshd: it is what the laptop remembers of the host whose key has changed.
-HOST_KEYS = ("gate", "login", *NODES, "changed", "unknown", "former")
+HOST_KEYS = ("gate", "login", *NODES, *OAR_HOSTS, "changed", "unknown", "former")
 
 
 def home(root: Path, host: str, user: str) -> Path:
     """A user's home directory on a host, as seen from outside."""
-    return root / (host if host in ("laptop", "gate") else "cluster") / "home" / user
+    place = host if host in ("laptop", "gate") else "oar" if host in OAR_HOSTS else "cluster"
+    return root / place / "home" / user
 
 
 def prepare(root: Path, settings: Settings, sshds: Mapping[str, tuple[str, int]]) -> None:
@@ -38,7 +41,8 @@ def prepare(root: Path, settings: Settings, sshds: Mapping[str, tuple[str, int]]
     _write_configuration(root, settings)
     for name, (host, port) in sshds.items():
         text = config.sshd_config(ADDRESSES[host], port, root / "keys" / f"host-{name}")
-        write_file(root / "etc" / f"sshd-{name}", text)
+        write_file(root / "etc" / f"sshd-{name}", text + (rig_oar.SSHD if port == rig_oar.SSH_PORT else ""))
+    rig_oar.prepare(root, (root / "keys/oar").read_text(), _public_key(root, "oar"))
     for user in USERS:
         _make_homes(root, user)
 
@@ -84,9 +88,9 @@ def _write_configuration(root: Path, settings: Settings) -> None:
 
 
 def _make_homes(root: Path, user: str) -> None:
-    """A user's three home directories with what ssh needs in them; other files in them stay."""
+    """A user's home directories with what ssh needs in them; other files in them stay."""
     accepted = "".join(f"{_public_key(root, name)} {name}\n" for name in ("laptop", "cluster"))
-    for host in ("laptop", "gate", "login"):
+    for host in ("laptop", "gate", "login", "oarfront"):
         make_directory(home(root, host, user).parent)
         make_directory(home(root, host, user), user)
         make_directory(home(root, host, user) / ".ssh", user, 0o700)
@@ -95,7 +99,7 @@ def _make_homes(root: Path, user: str) -> None:
     former = config.changed_known_host(_public_key(root, "host-former"))
     laptop = {
         "config": config.ssh_config(user),
-        "known_hosts": _known_hosts(root, "gate", "login") + former,
+        "known_hosts": _known_hosts(root, "gate", "login", "oarfront") + former,
         "id_ed25519": (root / "keys/laptop").read_text(),
         "id_refused": (root / "keys/refused").read_text(),
     }
@@ -103,7 +107,8 @@ def _make_homes(root: Path, user: str) -> None:
         "known_hosts": _known_hosts(root, "login", *NODES),
         "id_ed25519": (root / "keys/cluster").read_text(),
     }
-    for host, files in (("laptop", laptop), ("login", cluster)):
+    oar = cluster | {"known_hosts": _known_hosts(root, "oarfront")}
+    for host, files in (("laptop", laptop), ("login", cluster), ("oarfront", oar)):
         for name, text in files.items():
             write_file(home(root, host, user) / ".ssh" / name, text, user, 0o600)
 

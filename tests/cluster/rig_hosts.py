@@ -10,7 +10,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from rig_config import ADDRESSES, HOSTS, NODES, SILENT_ADDRESS, SLURM_COMMANDS
+import rig_oar
+from rig_config import ADDRESSES, HOSTS, NODES, OAR_COMMANDS, SILENT_ADDRESS, SLURM_COMMANDS
 from rig_files import home
 from rig_machine import run
 
@@ -54,10 +55,11 @@ def holder(root: Path, host: str) -> list[str]:
         "/etc/hosts": root / "etc/hosts",
         "/etc/slurm": root / ("etc/slurm" if host in ("login", *NODES) else "etc/empty"),
         "/home": home(root, host, "alice").parent,
+        **rig_oar.mounts(root, host),
     }
     lines = ["set -e", f"hostname {host}", "umount --recursive --lazy /run/netns"]
     if host == "gate":
-        lines += _hide_commands(root / "hidden", "/usr/bin", SLURM_COMMANDS)
+        lines += _hide_commands(root / "hidden", "/usr/bin", (*SLURM_COMMANDS, *OAR_COMMANDS))
     lines += [f"mount --bind {shlex.quote(str(source))} {target}" for target, source in binds.items()]
     lines += [f"echo $$ >{shlex.quote(f'{root}/run/{host}.pid')}", "exec sleep infinity"]
     unshare = ["unshare", "--mount", "--uts", "--propagation=private", "sh", "-c", "\n".join(lines)]

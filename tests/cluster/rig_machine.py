@@ -35,6 +35,16 @@ PACKAGES = (
     "fish",
     "tcsh",
 )
+#: what they recommend, a mail server above all, is not wanted
+BARE_PACKAGES = (
+    "oar-server",
+    "oar-server-pgsql",
+    "oar-node",
+    "oar-user",
+    "oar-user-pgsql",
+    "libjson-perl",  # of oarstat -J
+    "postgresql",
+)
 
 
 class RigError(Exception):
@@ -116,15 +126,35 @@ def write_file(path: Path, text: str, user: str = "root", mode: int = 0o644) -> 
 
 
 def install_packages() -> None:
-    """Install the Debian packages that are missing."""
-    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES]
+    """Install the Debian packages that are missing; none of the servers in them is started."""
+    query = ["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n", *PACKAGES, *BARE_PACKAGES]
     state = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
-    missing = [package for package in PACKAGES if f"{package} installed" not in state]
-    if missing:
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
-        run([*apt, "update"], env=environment)
-        run([*apt, "install", "--yes", *missing], env=environment)
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+    apt = ["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300"]
+    updated = False
+    for options, packages in (((), PACKAGES), (("--no-install-recommends",), BARE_PACKAGES)):
+        missing = [package for package in packages if f"{package} installed" not in state]
+        if missing and not updated:
+            run([*apt, "update"], env=environment)
+            updated = True
+        if missing:
+            with _no_servers():
+                run([*apt, "install", "--yes", *options, *missing], env=environment)
+
+
+@contextlib.contextmanager
+def _no_servers() -> Iterator[None]:
+    """Keep packages from starting their servers, the Debian way, unless the machine does that already."""
+    policy = Path("/usr/sbin/policy-rc.d")
+    made = not policy.exists()
+    if made:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        yield
+    finally:
+        if made:
+            policy.unlink()
 
 
 def make_user(user: str) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 from desk import HELLOWORLD, Desk, Ended
+from sites import SITES, only
 
 QUICK = ("--port", "0", "--sleeptime", "0", "work")
+ONCE = only("slurm", "no scheduler is reached: it is the same with all")
 TRANSPORTS = pytest.mark.parametrize("transport", ["paramiko", "openssh"])
 
 
@@ -20,19 +22,20 @@ def hello(desk: Desk) -> Desk:
     return desk
 
 
-def run(desk: Desk, launcher: str = "mycluster", script: str = "helloworld.py", arguments=QUICK) -> Ended:
-    return desk.run("xpm-hpc", "run", "--launcher", launcher, script, "--", *arguments)
+def run(desk: Desk, launcher: str = "", script: str = "helloworld.py", arguments=QUICK) -> Ended:
+    return desk.run("xpm-hpc", "run", "--launcher", launcher or desk.cluster, script, "--", *arguments)
 
 
 def assert_refused(desk: Desk, ended: Ended, status: int, *words: str):
-    """One message with these words, and no job in Slurm."""
+    """One message with these words, and no job."""
     ended.error(status, *words)
-    assert desk.slurm_jobs() == {}
+    assert desk.native_jobs() == {}
 
 
 # ---- launcher files
 
 
+@ONCE
 def test_unknown_launcher(hello):
     hello.launcher("mycluster")
     folder = "/home/alice/.config/xpm-hpc/launchers"
@@ -42,6 +45,7 @@ def test_unknown_launcher(hello):
     script.error(2, "XPM_HPC_LAUNCHER: no launcher 'mycluter'")
 
 
+@ONCE
 def test_unknown_key_in_a_launcher_file(hello):
     hello.launcher("broken", more='\n[enviroment]\npython = "python3"\n')
     words = ("launchers/broken.toml, line 8", "unknown key 'enviroment'", "did you mean 'environment'?")
@@ -51,6 +55,7 @@ def test_unknown_key_in_a_launcher_file(hello):
 # ---- hosts
 
 
+@ONCE
 def test_a_host_that_does_not_answer(hello):
     """Both at once: each waits for a while."""
     began = time.monotonic()
@@ -71,6 +76,7 @@ def test_a_host_that_does_not_answer(hello):
     assert time.monotonic() - began < 60
 
 
+@ONCE
 @TRANSPORTS
 @pytest.mark.parametrize(
     ("host", "words"),
@@ -92,10 +98,16 @@ def test_a_host_that_cannot_be_entered(hello, host, words, transport):
 
 
 @TRANSPORTS
-def test_a_host_without_sbatch(hello, transport):
+def test_a_host_without_the_scheduler(hello, transport):
     hello.launcher("plaincluster", transport=transport)
     ended = run(hello, "plaincluster")
-    assert_refused(hello, ended, 2, "there is no sbatch on gate", "check host and scheduler in the launcher file")
+    assert_refused(
+        hello,
+        ended,
+        2,
+        f"there is no {hello.site.commands[0]} on gate",
+        "check host and scheduler in the launcher file",
+    )
 
 
 # ---- Python
@@ -129,12 +141,14 @@ def as_root(rig, *argv: str):
     assert ended.returncode == 0, ended
 
 
+@ONCE
 def test_no_python_at_all_where_the_agent_must_run(hello, gate_python):
     hello.launcher("plaincluster")
     message = run(hello, "plaincluster").error(2, "`python` in [environment]")
     assert message.startswith("error: host plaincluster: no Python 3.9 or newer was found for the agent\n")
 
 
+@ONCE
 @pytest.mark.parametrize(("mode", "complaint"), [("755", "Python 3.6.8"), ("644", "Permission denied")])
 def test_only_a_useless_python_where_the_agent_must_run(hello, rig, gate_python, mode, complaint):
     hello.launcher("plaincluster")
@@ -147,7 +161,7 @@ def test_only_a_useless_python_where_the_agent_must_run(hello, rig, gate_python,
 def test_the_tasks_python_is_too_old(hello):
     python = hello.write_there("python3.6", OLD_PYTHON, 0o755)
     hello.launcher(more=f'[environment]\npython = "{python}"\n')
-    words = ("tasks need Python 3.9 or newer", f"{python} on login is 3.6", "`python` in [environment]")
+    words = ("tasks need Python 3.9 or newer", f"{python} on {hello.site.front} is 3.6", "`python` in [environment]")
     assert_refused(hello, run(hello), 2, *words)
 
 
@@ -157,21 +171,22 @@ def test_the_tasks_python_is_nowhere(hello):
     ended = run(hello)
     assert ended.status == 1, ended
     assert "Traceback" not in ended.text
-    assert len(re.findall(r"^  helloworld.say/\w{8} +failed \(launch\) on c", ended.out, re.MULTILINE)) == 2, ended
+    assert len(re.findall(r"^  helloworld.say/\w{8} +failed \(launch\) on ", ended.out, re.MULTILINE)) == 2, ended
     assert len(re.findall(r"^    \| .*python4: not found$", ended.out, re.MULTILINE)) == 2, ended
     assert re.search(r"^  helloworld.concat/\w{8} +failed \(dependency\)", ended.out, re.MULTILINE), ended
 
 
 def test_a_package_that_only_the_laptop_has(desk):
-    absent = desk.rig.exec("c1", ["python3", "-c", "import markupsafe"])
+    absent = desk.rig.exec(desk.site.front, ["python3", "-c", "import markupsafe"])
     assert "ModuleNotFoundError" in absent.stderr, absent
     desk.write("packages.py", "import markupsafe\n" + SAY.replace("{value}", "'x'"))
     desk.launcher()
     ended = run(desk, script="packages.py", arguments=["work"])
     assert ended.status == 1, ended
-    where = r"on c[12] with /usr/bin/python3 3\.\d+\.\d+"
+    nodes = desk.site.nodes
+    where = rf"on {nodes} with /usr/bin/python3 3\.\d+\.\d+"
     what = rf"the task cannot be loaded {where}: No module named 'markupsafe'; install it in the environment"
-    assert re.search(rf"^  packages.say/\w{{8}} +failed \(launch\) on c[12] .*{what}", ended.out, re.MULTILINE), ended
+    assert re.search(rf"^  packages.say/\w{{8}} +failed \(launch\) on {nodes} .*{what}", ended.out, re.MULTILINE), ended
 
 
 # ---- what a task asks for
@@ -193,6 +208,7 @@ with experiment(sys.argv[1], "say"):
 """
 
 
+@ONCE
 @pytest.mark.parametrize(
     ("value", "words"),
     [
@@ -209,19 +225,37 @@ def test_a_task_that_cannot_be(desk, value, words):
     assert_refused(desk, run(desk, script="say.py", arguments=["work"]), 2, *words)
 
 
-def test_a_partition_that_does_not_exist(hello):
-    hello.launcher(more='[defaults]\npartition = "nope"\n')
-    words = ("launcher mycluster", "invalid partition", "nope", "nothing was submitted", "launchers/mycluster.toml")
-    assert_refused(hello, run(hello), 2, *words)
+REFUSED = {
+    "a-partition": ("slurm", 'partition = "nope"', "invalid partition", "nope"),
+    "a-queue": ("oar", 'queue = "nope"', "The queue nope does not exist"),
+    "a-property": ("oar", """property = "nope = 'x'\"""", "Bad resource request", "nope"),
+    "a-resource": ("oar", 'resource = "/nope=1"', "nope"),
+    "a-type": ("oar", 'type = "nope"', "unknown job type: nope"),
+}
 
-    hello.launcher()  # corrected
-    assert "3 to run" in run(hello).ok().out
-    assert hello.results("concat.out") == ["HELLO WORLD\n"]
+
+@pytest.mark.parametrize("what", list(REFUSED))
+def test_what_does_not_exist_is_told_in_the_schedulers_words(laptop, request, what):
+    scheduler, default, *told = REFUSED[what]
+    hello = Desk(laptop.rig, request.node.name, SITES[scheduler])
+    hello.write("helloworld.py", HELLOWORLD)
+    hello.launcher(more=f"[defaults]\n{default}\n")
+    try:
+        words = (f"launcher {hello.cluster}", "nothing was submitted", f"launchers/{hello.cluster}.toml", *told)
+        assert_refused(hello, run(hello), 2, *words)
+
+        if what in ("a-partition", "a-queue"):
+            hello.launcher()  # corrected
+            assert "3 to run" in run(hello).ok().out
+            assert hello.results("concat.out") == ["HELLO WORLD\n"]
+    finally:
+        hello.clear()
 
 
 # ---- workdirs
 
 
+@ONCE
 @pytest.mark.parametrize(
     ("workdir", "words"),
     [
@@ -250,13 +284,13 @@ echo "module: loading cuda/12" >&2
 
 @TRANSPORTS
 def test_a_noisy_login(hello, transport):
-    home = hello.rig.home("login")
+    home = hello.rig.home(hello.site.front)
     files = [home / ".bashrc", home / ".ssh/rc"]
     hello.launcher(transport=transport)
     try:
         for file in files:
             file.write_text(NOISE)
-        heard = hello.run("sh", "-c", "ssh mycluster true | tr -cd '[:print:]\n'").ok()
+        heard = hello.run("sh", "-c", f"ssh {hello.cluster} true | tr -cd '[:print:]\n'").ok()
         assert heard.out.count("Welcome") >= 2
         ended = run(hello).ok()
         identifier = next(iter(hello.jobs("--task", "helloworld.concat").values()))["identifier"]
@@ -300,11 +334,13 @@ def test_nasty_names_stay_names(desk):
     desk.write(script, HOSTILE)
     nasty_place = f"{desk.workdir}/a b'c\"d `touch pwned` ; %j é"
     variable = json.dumps(NASTY, ensure_ascii=False)
-    desk.launcher(launcher, "mycluster", workdir=nasty_place, more=f"[environment]\nenv = {{ HOSTILE = {variable} }}\n")
+    desk.launcher(
+        launcher, desk.cluster, workdir=nasty_place, more=f"[environment]\nenv = {{ HOSTILE = {variable} }}\n"
+    )
     arguments = [workdir, "ex 'p $(touch pwned) é", "k 'e\"y $(touch pwned)", word]
 
     ended = run(desk, launcher, script, arguments).ok()
-    assert ended.out.count("done on c") == 3
+    assert ended.out.count(" done on ") == 3
     texts = [f"{word}|{NASTY}", f"{word * 2}|{NASTY}"]
     assert sorted(desk.results("say.out", workdir)) == sorted(texts)
     assert desk.results("join.out", workdir) == ["+".join(texts)]
@@ -318,13 +354,13 @@ def test_nasty_names_stay_names(desk):
     assert len(table.splitlines()) == 2 + 3
     shown = desk.run("xpm-hpc", "jobs", "logs", says[0]["identifier"], "--workdir", workdir).ok().out
     assert shown in texts
-    assert list(desk.slurm_jobs().values()) == ["COMPLETED"] * 3
+    desk.await_native(*["COMPLETED"] * 3)
     assert_unharmed(desk)
 
 
 def assert_unharmed(desk: Desk):
     """No command hidden in a name has run."""
-    homes = [desk.rig.home("laptop"), desk.rig.home("login")]
+    homes = [desk.rig.home("laptop"), desk.rig.home(desk.site.front)]
     found = [path for home in homes for path in home.glob("pwned")]
     found += [path for folder in (desk.here, desk.there) for path in folder.rglob("*") if path.name == "pwned"]
     assert found == []

@@ -1,11 +1,13 @@
-"""Jobs looked at and ended from another process, and what Slurm itself says of them."""
+"""Jobs looked at and ended from another process, and what the scheduler itself says of them."""
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
 from desk import GATED, Desk, wait_for
+from sites import only
 
 #: what `jobs --json` promises for each job, see docs/design.md
 FIELDS = {
@@ -19,7 +21,7 @@ def under_way(desk: Desk) -> Desk:
     """GATED's jobs: hello and world run, and wait at their gates; concat waits for them."""
     desk.write("gated.py", GATED)
     desk.launcher()
-    desk.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", "gated.py", "--", "work").ok()
+    desk.run("xpm-hpc", "run", "--launcher", desk.cluster, "--detach", "gated.py", "--", "work").ok()
     wait_for(lambda: states(desk) == UNDER_WAY, "both says to run")
     return desk
 
@@ -37,6 +39,7 @@ def kill(desk: Desk, label: str) -> str:
     return desk.run("xpm-hpc", "jobs", "kill", desk.jobs()[label]["identifier"][:8], "--workdir", "work").ok().out
 
 
+@only("slurm", "OAR's chains are in a test of their own")
 def test_concat_is_chained_by_slurm_itself(under_way):
     jobs = under_way.jobs()
     says = {jobs["hello"]["native_id"], jobs["world"]["native_id"]}
@@ -56,13 +59,88 @@ def test_concat_is_chained_by_slurm_itself(under_way):
     assert under_way.results("concat.out") == ["HELLO WORLD\n"]
 
 
+@only("oar", "Slurm's chains are in a test of their own")
+def test_concat_is_chained_by_oar_itself(under_way):
+    jobs = under_way.jobs()
+    concat = jobs["concat"]["native_id"]
+    shown = json.loads(under_way.on_login("oarstat", "-J", "-f", "-j", concat))[concat]
+    assert shown["state"] == "Waiting"
+    assert sorted(shown["dependencies"]) == sorted(int(jobs[label]["native_id"]) for label in ("hello", "world"))
+
+    under_way.open("hello", "concat")
+    wait_for(lambda: states(under_way)["hello"] == ("done", None), "hello to end")
+    assert states(under_way)["concat"] == ("waiting", None)
+    under_way.open("world")
+    wait_for(lambda: states(under_way)["concat"] == ("done", None), "concat to end")
+    assert under_way.results("concat.out") == ["HELLO WORLD\n"]
+
+
+PAIRS = """
+import sys
+from experimaestro_hpc import Param, Task, experiment
+
+class One(Task):
+    def execute(self):
+        while not os.path.exists("../../../open-one"):
+            time.sleep(0.1)
+        print("one")
+
+class Many(Task):
+    one: Param[One]
+    number: Param[int]
+
+    def execute(self):
+        print(self.one.__xpm_stdout__.read_text().strip(), self.number)
+
+import os, time
+with experiment(sys.argv[1], "pairs"):
+    one = One().submit()
+    for number in range(3):
+        Many(one=one, number=number).submit()
+"""
+
+
+def test_all_elements_of_an_array_wait_for_an_only_parent(desk):
+    """OAR itself forgets this dependency."""
+    desk.write("pairs.py", PAIRS)
+    desk.run("xpm-hpc", "run", "--launcher", desk.launcher(), "--detach", "pairs.py", "--", "work").ok()
+    wait_for(lambda: sorted(desk.native_jobs().values()) == ["PENDING"] * 3 + ["RUNNING"], "the parent to run")
+    desk.open("one")
+    desk.await_native(*["COMPLETED"] * 4)
+    desk.jobs()
+    assert sorted(desk.results("many.out")) == ["one 0\n", "one 1\n", "one 2\n"]
+
+
+def test_a_job_that_is_cancelled_behind_our_back(under_way):
+    under_way.site.cancel(under_way.rig, under_way.user, [under_way.jobs()["hello"]["native_id"]])
+    wait_for(lambda: states(under_way)["concat"][0] == "failed", "concat to end")
+    assert states(under_way) == {
+        "hello": ("failed", "cancelled"),
+        "world": ("running", None),
+        "concat": ("failed", "dependency"),
+    }
+
+
+@only("oar", "Slurm counts in minutes: it would take longer than all other tests here")
+def test_a_job_that_is_too_long(desk):
+    """And its child, of which nobody needs to tell the scheduler."""
+    desk.write("gated.py", GATED.replace("word=word).submit()", "word=word).submit(resources='duration=5s')"))
+    ended = desk.run("xpm-hpc", "run", "--launcher", desk.launcher(), "gated.py", "--", "work")
+    assert ended.status == 1, ended
+    assert states(desk) == {
+        "hello": ("failed", "timeout"),
+        "world": ("failed", "timeout"),
+        "concat": ("failed", "dependency"),
+    }
+
+
 def test_list_and_show_while_they_run(under_way):
     jobs = under_way.jobs()
     for job in jobs.values():
         assert job.keys() >= FIELDS
         assert job["id"] == f"{job['task']}/{job['identifier']}"
         assert job["path"].endswith(f"/work/jobs/{job['id']}")
-        assert (job["launcher"], job["experiments"], job["ended"]) == ("mycluster", ["gated"], None)
+        assert (job["launcher"], job["experiments"], job["ended"]) == (under_way.cluster, ["gated"], None)
         assert job["submitted"] > 1e9
     assert [jobs[label]["tags"] for label in ("hello", "concat")] == [{}, {"y": 1}]
     assert [jobs[label]["progress"] for label in ("hello", "concat")] == [0.5, None]
@@ -74,8 +152,8 @@ def test_list_and_show_while_they_run(under_way):
     for label, job in jobs.items():
         (line,) = (line for line in table if f"gated.{job['task'].split('.')[1]}/{job['identifier'][:8]} " in line)
         assert f" {job['state']} " in line
-        assert f" mycluster {job['native_id']} " in line
-        assert (" on c" in line, " 50% " in line, " y=1" in line) == (
+        assert f" {under_way.cluster} {job['native_id']} " in line
+        assert (" on " in line, " 50% " in line, " y=1" in line) == (
             (False, False, True) if label == "concat" else (True, True, False)
         )
 
@@ -119,15 +197,14 @@ def test_kill_a_running_job(under_way):
         "world": ("running", None),
         "concat": ("failed", "dependency"),
     }
-    slurm = under_way.slurm_jobs()
-    assert sorted(slurm.values()) == ["CANCELLED", "CANCELLED", "RUNNING"]
+    under_way.await_native("CANCELLED", "CANCELLED", "RUNNING")
 
     under_way.open("hello", "world", "concat")
-    again = under_way.run("xpm-hpc", "run", "--launcher", "mycluster", "gated.py", "--", "work").ok()
+    again = under_way.run("xpm-hpc", "run", "--launcher", under_way.cluster, "gated.py", "--", "work").ok()
     assert "2 to run, 1 " in again.text  # world is under way, or done meanwhile
     assert set(states(under_way).values()) == {("done", None)}
     assert under_way.results("concat.out") == ["HELLO WORLD\n"]
-    assert len(under_way.slurm_jobs()) == 5
+    assert len(under_way.native_jobs()) == 5
 
 
 def test_kill_a_waiting_job(under_way):
@@ -138,6 +215,7 @@ def test_kill_a_waiting_job(under_way):
     assert states(under_way)["concat"] == ("failed", "cancelled")
 
 
+@only("slurm", "OAR has no option to begin later, other than a reservation")
 def test_kill_queued_jobs(desk):
     start_later(desk, 'begin = "now+1hour"')
     assert states(desk) == {"hello": ("queued", None), "world": ("queued", None), "concat": ("waiting", None)}
@@ -146,7 +224,7 @@ def test_kill_queued_jobs(desk):
     desk.run("xpm-hpc", "jobs", "kill", *ids, "--workdir", "work").ok()
     assert {state for state, _ in states(desk).values()} == {"failed"}
     assert states(desk)["hello"] == states(desk)["world"] == ("failed", "cancelled")
-    assert set(desk.slurm_jobs().values()) == {"CANCELLED"}
+    assert set(desk.native_jobs().values()) == {"CANCELLED"}
 
 
 def test_no_task_runs_without_its_parents(desk):
@@ -158,13 +236,9 @@ def test_no_task_runs_without_its_parents(desk):
     assert (jobs["hello"]["state"], jobs["hello"]["reason"]) == ("failed", "cancelled")
 
     desk.open("world", "concat")
-    desk.on_login("scontrol", "release", jobs["world"]["native_id"], jobs["concat"]["native_id"])
-    wait_for(lambda: states(desk)["concat"][0] == "failed", "concat to end")
-    assert states(desk) == {
-        "hello": ("failed", "cancelled"),
-        "world": ("done", None),
-        "concat": ("failed", "dependency"),
-    }
+    desk.site.release(desk.rig, desk.user, (jobs["world"]["native_id"], jobs["concat"]["native_id"]))
+    expected = {"hello": ("failed", "cancelled"), "world": ("done", None), "concat": ("failed", "dependency")}
+    wait_for(lambda: states(desk) == expected, "world and concat to end")
     assert desk.results("concat.out") in ([], [""])
 
 
@@ -172,7 +246,7 @@ def start_later(desk: Desk, option: str):
     """Submit GATED's jobs with an option of sbatch's that keeps them from starting."""
     desk.write("gated.py", GATED)
     desk.launcher(more=f"[defaults]\n{option}\n")
-    desk.run("xpm-hpc", "run", "--launcher", "mycluster", "--detach", "gated.py", "--", "work").ok()
+    desk.run("xpm-hpc", "run", "--launcher", desk.cluster, "--detach", "gated.py", "--", "work").ok()
 
 
 def test_a_prefix_must_fit_one_job(under_way):

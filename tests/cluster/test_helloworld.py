@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from desk import HELLOWORLD, Desk
+from sites import only
 
 QUICK = ("--port", "0", "--sleeptime", "0.1")
 UNGUARDED = HELLOWORLD.replace('if __name__ == "__main__":\n    cli()', "cli()")
@@ -65,6 +66,10 @@ def script(desk: Desk) -> str:
     return found.stem
 
 
+HERE_ONLY = only("slurm", "it runs on this machine, and no cluster is asked")
+
+
+@HERE_ONLY
 def test_on_this_machine(desk):
     desk.write("helloworld.py", HELLOWORLD)
     assert_told(desk.run("python", "helloworld.py", *QUICK, "work"), "laptop")
@@ -78,27 +83,27 @@ def test_on_this_machine(desk):
 
 
 @pytest.mark.parametrize("transport", ["paramiko", "openssh"])
-@pytest.mark.parametrize("cluster", ["mycluster", "farcluster"])
-def test_on_the_cluster(desk, cluster, transport):
+@pytest.mark.parametrize("way", ["near", "far"])
+def test_on_the_cluster(desk, way, transport):
+    cluster = desk.site.cluster if way == "near" else desk.site.far
     desk.write("helloworld.py", HELLOWORLD)
     desk.launcher(cluster, transport=transport)
     first = desk.run("python", "helloworld.py", *QUICK, "work", env={"XPM_HPC_LAUNCHER": cluster})
-    assert_told(first, "c[12]")
-    assert f"3 jobs on {cluster} (slurm on {cluster}): 3 to run" in first.text
+    assert_told(first, desk.site.nodes)
+    assert f"3 jobs on {cluster} ({desk.site.scheduler} on {cluster}): 3 to run" in first.text
     assert_result(desk)
-    jobs = desk.slurm_jobs()
-    assert list(jobs.values()) == ["COMPLETED"] * 3
+    jobs = desk.await_native(*["COMPLETED"] * 3)
     assert desk.markers() == ["concat.done", "say.done", "say.done"]
 
     second = desk.run("xpm-hpc", "run", "--launcher", cluster, "helloworld.py", "--", *QUICK, "work").ok()
     assert "3 done before" in second.text
     assert_quiet(second)
-    assert desk.slurm_jobs() == jobs
+    assert desk.native_jobs() == jobs
 
 
 @pytest.fixture
-def bobs_desk(laptop) -> Iterator[Desk]:
-    desk = Desk(laptop.rig, "nothing", user="bob")
+def bobs_desk(laptop, site) -> Iterator[Desk]:
+    desk = Desk(laptop.rig, "nothing", site, user="bob")
     yield desk
     desk.clear()
 
@@ -106,27 +111,35 @@ def bobs_desk(laptop) -> Iterator[Desk]:
 def test_nothing_needs_to_be_on_the_cluster(laptop, bobs_desk):
     """As bob, whose home directory on the cluster is emptied first."""
     desk = bobs_desk
-    home = laptop.rig.home("login", "bob")
+    home = laptop.rig.home(desk.site.front, "bob")
     for path in home.iterdir():
         if path.name != ".ssh":
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     keys = sorted(path.name for path in (home / ".ssh").iterdir())
     for module in ("click", "experimaestro_hpc", "jinja2", "paramiko"):
-        absent = laptop.rig.exec("c1", ["python3", "-c", f"import {module}"], user="bob")
+        absent = laptop.rig.exec(desk.site.front, ["python3", "-c", f"import {module}"], user="bob")
         assert "ModuleNotFoundError" in absent.stderr, absent
 
     desk.write("helloworld.py", HELLOWORLD)
-    desk.launcher("mycluster", workdir="~/xpm")
-    assert_told(desk.run("xpm-hpc", "run", "--launcher", "mycluster", "helloworld.py", "--", *QUICK, "work"), "c[12]")
+    launcher = desk.launcher(workdir="~/xpm")
+    ended = desk.run("xpm-hpc", "run", "--launcher", launcher, "helloworld.py", "--", *QUICK, "work")
+    assert_told(ended, desk.site.nodes)
     assert_result(desk)
     assert sorted(path.name for path in home.iterdir()) == [".ssh", "xpm"]
     assert sorted(path.name for path in (home / ".ssh").iterdir()) == keys
 
 
-@pytest.mark.parametrize("launcher", ["local", "mycluster"])
-def test_a_failed_task_is_told_with_its_last_words(desk, launcher):
+@HERE_ONLY
+def test_a_failed_task_here_is_told_with_its_last_words(desk):
+    assert_failure_told(desk, "local")
+
+
+def test_a_failed_task_is_told_with_its_last_words(desk):
+    assert_failure_told(desk, desk.launcher())
+
+
+def assert_failure_told(desk: Desk, launcher: str):
     desk.write("failing.py", FAILING)
-    desk.launcher()
     program = ("python",) if launcher == "local" else ("xpm-hpc", "run", "--launcher", launcher)
     separator = () if launcher == "local" else ("--",)
     ended = desk.run(*program, "failing.py", *separator, *QUICK, "work")
@@ -139,14 +152,24 @@ def test_a_failed_task_is_told_with_its_last_words(desk, launcher):
     assert "/experimaestro_hpc/" not in ended.text, "our own frames in a user's traceback"
 
 
-@pytest.mark.parametrize("launcher", ["local", "mycluster"])
-@pytest.mark.parametrize("text", [UNGUARDED, PLAIN], ids=["unguarded", "plain"])
-def test_without_a_guard_no_task_runs_the_experiment_again(desk, text, launcher):
+NO_GUARD = pytest.mark.parametrize("text", [UNGUARDED, PLAIN], ids=["unguarded", "plain"])
+
+
+@HERE_ONLY
+@NO_GUARD
+def test_without_a_guard_no_task_here_runs_the_experiment_again(desk, text):
+    run_unguarded(desk, text, "local", "laptop")
+
+
+@NO_GUARD
+def test_without_a_guard_no_task_runs_the_experiment_again(desk, text):
+    run_unguarded(desk, text, desk.launcher(), desk.site.nodes)
+    desk.await_native(*["COMPLETED"] * 3)
+    assert len(list(desk.there.glob("jobs/*/*"))) == 3
+
+
+def run_unguarded(desk: Desk, text: str, launcher: str, place: str):
     desk.write("script.py", text)
-    desk.launcher()
     options = QUICK if text is UNGUARDED else ()
-    assert_told(desk.run("xpm-hpc", "run", "--launcher", launcher, "script.py", "--", *options, "work"), "c[12]|laptop")
+    assert_told(desk.run("xpm-hpc", "run", "--launcher", launcher, "script.py", "--", *options, "work"), place)
     assert_result(desk)
-    if launcher == "mycluster":
-        assert list(desk.slurm_jobs().values()) == ["COMPLETED"] * 3
-        assert len(list(desk.there.glob("jobs/*/*"))) == 3

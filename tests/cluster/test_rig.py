@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 
@@ -16,19 +17,20 @@ def printed(result) -> str:
     return result.stdout.strip()
 
 
-@pytest.mark.parametrize("cluster", ["mycluster", "farcluster"])
-def test_laptop_reaches_the_login_node(rig, cluster):
-    words = printed(rig.exec("laptop", [*SSH, cluster, "hostname; whoami; command -v sbatch"])).split()
-    assert words == ["login", "alice", "/usr/bin/sbatch"]
+@pytest.mark.parametrize("way", ["cluster", "far"])
+def test_laptop_reaches_the_login_node(rig, site, way):
+    submit = site.commands[0]
+    words = printed(rig.exec("laptop", [*SSH, getattr(site, way), f"hostname; whoami; command -v {submit}"])).split()
+    assert words == [site.front, "alice", f"/usr/bin/{submit}"]
 
 
-def test_farcluster_goes_through_the_gate(rig):
-    visitors = printed(rig.exec("laptop", [*SSH, "farcluster", "echo $SSH_CONNECTION"]))
+def test_the_far_way_goes_through_the_gate(rig, site):
+    visitors = printed(rig.exec("laptop", [*SSH, site.far, "echo $SSH_CONNECTION"]))
     assert visitors.split()[0] == "10.77.0.5"
 
 
 def test_the_gate_has_no_scheduler(rig):
-    result = rig.exec("laptop", [*SSH, "plaincluster", "hostname; command -v sbatch squeue sinfo"])
+    result = rig.exec("laptop", [*SSH, "plaincluster", "hostname; command -v sbatch squeue sinfo oarsub oarstat"])
     assert (result.returncode, result.stdout) == (1, "gate\n")
 
 
@@ -85,14 +87,28 @@ def test_too_many_jobs_for_the_quality_of_service(rig):
     assert "job submit limit" in refused.stderr
 
 
-def test_home_is_shared_and_scratch_is_not(rig):
-    printed(rig.exec("login", ["sh", "-c", "echo shared >~/where; echo login >/scratch/where"]))
+def test_an_oar_job_knows_what_it_was_given(rig):
+    """Its command runs on the first node, as its user, and all nodes are in the file."""
+    front, home = "oarfront", rig.home("oarfront")
+    rig.exec(front, ["sh", "-c", "rm -f oar.out"])
+    show = "hostname; whoami; uniq $OAR_NODE_FILE; cat $OAR_RESOURCE_PROPERTIES_FILE | wc -l"
+    submit = ["oarsub", "-d", "/home/alice", "-l", "/nodes=2/gpu=1,walltime=0:1:0", "-p", "gpu_model='FakeGPU'"]
+    job = re.search(r"^OAR_JOB_ID=(\d+)$", printed(rig.exec(front, [*submit, "-O", "oar.out", show])), re.MULTILINE)
+    end = time.monotonic() + 60
+    while rig.oar_sql(f"SELECT state FROM jobs WHERE job_id = {job[1]}").strip() != "Terminated":
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    assert (home / "oar.out").read_text().split() == ["o1", "alice", "o1", "o2", "8"]
+
+
+def test_home_is_shared_and_scratch_is_not(rig, site):
+    printed(rig.exec(site.front, ["sh", "-c", "echo shared >~/where; echo login >/scratch/where"]))
     printed(rig.exec("laptop", ["rm", "-f", "where"]))
-    for node in ("c1", "c2"):
+    for node in ("c1", "c2") if site.scheduler == "slurm" else ("o1", "o2"):
         assert printed(rig.exec(node, ["cat", "where"])) == "shared"
         assert rig.exec(node, ["cat", "/scratch/where"]).returncode == 1
     assert rig.exec("laptop", ["cat", "where"]).returncode == 1
-    assert rig.exec("login", ["cat", "where"], user="bob").returncode == 1
+    assert rig.exec(site.front, ["cat", "where"], user="bob").returncode == 1
 
 
 def test_a_command_gets_nothing_of_the_callers_environment(rig, monkeypatch):
@@ -111,7 +127,10 @@ def test_up_does_nothing_when_up_and_repairs_what_died(rig):
     rig.stop("slurmctld")  # not killed: it would forget the jobs of its last seconds
     rig.stop("slurmdbd", signal.SIGKILL)
     rig.stop("slurmd-c1", signal.SIGKILL)
-    assert rig.status() == before | {"slurmctld": None, "slurmdbd": None, "slurmd-c1": None}
+    rig.stop("almighty")
+    rig.stop("postgres", signal.SIGKILL)
+    dead = ("slurmctld", "slurmdbd", "slurmd-c1", "almighty", "postgres")
+    assert rig.status() == before | dict.fromkeys(dead)
     assert rig.up() is False
     assert all(rig.status().values())
     assert printed(rig.exec("login", ["srun", "hostname"])) in ("c1", "c2")

@@ -370,12 +370,16 @@ def test_filters(call, workspace, options, tasks):
 def test_a_table_for_people(call, workspace):
     ran = call("jobs", "--workdir", workspace)
     assert ran.code == 0
+    lines = ran.out.splitlines()
+    assert sorted(line.split("/")[0] for line in lines[2:-1]) == ["demo.bad", "demo.child"], "what is not done"
+    assert lines[-1] == "experiment demo: 2 done, 2 failed (all of them: --all)"
+    assert call("jobs", "list", "--workdir", workspace).out == ran.out
+    ran = call("jobs", "--all", "--workdir", workspace)
     starts = sorted(line.split("/")[0] for line in ran.out.splitlines()[2:])
     assert starts == ["demo.bad", "demo.child", "demo.good", "demo.good"]
     assert (ran.out.count("failed (exit)"), ran.out.count("failed (dependency)")) == (1, 1)
     assert "x=1" in ran.out
     assert "\x1b" not in ran.out, "tags move no cursor"
-    assert call("jobs", "list", "--workdir", workspace).out == ran.out
 
 
 def test_show_moves_no_cursor_either(call, workspace):
@@ -422,7 +426,7 @@ def test_a_prefix_that_fits_several(call, workspace, argv):
     ("argv", "words"),
     [
         (["jobs", "show", "ffffffffffff"], "no job begins with 'ffffffffffff'"),
-        (["jobs", "show"], "Missing argument 'ID...'"),
+        (["jobs", "show"], "no job is named"),
         (["jobs", "--tag", "x"], "'x' is not KEY=VALUE"),
         (["jobs", "--state", "finished"], "'finished' is not one of"),
         (["jobs", "--no-such-option"], "No such option"),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -485,6 +486,84 @@ def test_a_job_that_does_not_listen_is_killed(machine, inside, monkeypatch):
     machine.submit("a", f"trap '' TERM; {UNTIL_GO}", seconds=0.2)
     inside(lambda: machine.state("a") == "ended")
     assert (machine.status("a").reason, machine.status("a").exit_code) == ("timeout", 137)
+
+
+#: notes a warning, and goes on
+WARNED = f"trap 'echo warned >>warned' USR2; {UNTIL_GO}"
+
+
+def test_a_warning_before_the_time_limit(machine, inside):
+    """Once, to those who want one; and nobody is ended for it."""
+    machine.submit("a", WARNED, seconds=3600, warning=3600, slots=9)
+    machine.submit("b", WARNED, seconds=3600, warning=60, slots=9)
+    machine.submit("c", WARNED, seconds=3600, slots=9)
+    machine.submit("d", WARNED, warning=60, slots=9)
+    names = {"a", "b", "c", "d"}
+    inside(lambda: all(machine.has(name) for name in names))
+    inside(lambda: machine.has("a", "warned"))
+    machine.runner.running["b"].started -= 3541
+    inside(lambda: machine.has("b", "warned"))
+    for _ in range(20):
+        machine.runner.step()
+    assert machine.running() == names
+    machine.go(*names)
+    inside(lambda: not machine.running())
+    assert {machine.status(name).exit_code for name in names} == {0}
+    assert [name for name in sorted(names) if machine.has(name, "warned")] == ["a", "b"]
+    assert machine.text("a", "warned") == machine.text("b", "warned") == "warned\n"
+
+
+def test_a_warning_is_for_the_task_alone(machine, inside):
+    """Not for the processes that it has started: they would end."""
+    machine.submit("a", f"sleep 60 & echo $! >child; {WARNED}; kill $!; wait", seconds=3600, warning=3600)
+    inside(lambda: machine.has("a", "warned"))
+    assert lives(int(machine.text("a", "child")))
+    machine.go("a")
+    inside(lambda: machine.state("a") == "ended")
+
+
+def test_an_adopted_job_is_warned(machine, inside):
+    adopted(machine, inside, WARNED, seconds=3600, warning=3600, slots=9)
+    inside(lambda: machine.has("a", "warned"))
+    machine.go("a")
+    inside(lambda: machine.state("a") == "ended")
+
+
+# --- Another attempt
+
+
+def test_what_must_not_start_yet_waits(machine, inside):
+    """It waits for its time, whatever is free; others go past it."""
+    machine.write("a", "touch started", slots=1)
+    machine.scheduler.submit(replace(machine.submission("a"), delay=3600.0))
+    machine.submit("b", "touch started", slots=1)
+    inside(lambda: machine.state("b") == "ended")
+    assert (machine.has("a"), machine.status("a").state) == (False, "queued")
+    assert 3500 < machine.runner.waiting["a"].begin - time.time() <= 3600
+    machine.runner.waiting["a"].begin = time.time() - 1
+    inside(lambda: machine.state("a") == "ended")
+    assert machine.has("a")
+
+
+def test_the_child_of_what_must_not_start_yet(machine, inside):
+    machine.write("a", "touch started")
+    machine.scheduler.submit(replace(machine.submission("a"), delay=3600.0))
+    machine.submit("b", "touch started", after=["a"])
+    for _ in range(5):
+        machine.runner.step()
+    assert not machine.has("b")
+    machine.runner.waiting["a"].begin = 0.0
+    inside(lambda: machine.state("b") == "ended")
+    assert machine.has("a")
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("duration=2h", 7200.0), ("mem=4G", 60.0), ("any", 60.0)])
+def test_another_attempt_may_have_another_time_limit(machine, inside, asked, seconds):
+    machine.write("a", "true", seconds=60)
+    machine.scheduler.submit(replace(machine.submission("a"), resources=Resources.parse(asked), avoid=["node7"]))
+    machine.runner.look()
+    assert machine.runner.waiting["a"].seconds == seconds
+    inside(lambda: machine.state("a") == "ended")
 
 
 # --- Cancel

@@ -287,7 +287,9 @@ def round_of(pair: Pair, client: Client, *jobs: str, earlier: tuple[str, ...] = 
         return SimpleNamespace(id=id_, name="say", planned=lambda: planned, task=Say())
 
     maker: Any = Maker()
-    return Submission(pair.session, maker, "mine", {one: job(one) for one in jobs}, {one: job(one) for one in earlier})
+    return Submission(
+        pair.session, maker, "mine", {one: job(one) for one in jobs}, {one: job(one) for one in earlier}, list
+    )
 
 
 @pytest.fixture

@@ -561,14 +561,20 @@ def test_query_is_one_call_for_all() -> None:
         "3": "queued",
         "4": "running",
     }
-    assert fake.asked == [["oarstat", "-J", "-f", "-j", "3", "-j", "4", "-j", "5"]]
+    assert fake.asked == [["oarstat", "-J", "-f", "--sql", "job_id IN (3,4,5)"]]
 
 
 def test_query_of_many_is_cut_and_of_none_is_no_call() -> None:
     scheduler, fake = oar("", "", "")
     assert scheduler.query([]) == {}
     assert scheduler.query([str(number) for number in range(1, 1202)]) == {}
-    assert [argv.count("-j") for argv in fake.asked] == [500, 500, 201]
+    assert [argv[-1].count(",") + 1 for argv in fake.asked] == [500, 500, 201]
+
+
+def test_query_of_what_is_no_id_is_no_sql() -> None:
+    scheduler, fake = oar("")
+    assert scheduler.query(["3", "1) OR (1=1"]) == {}
+    assert fake.asked[0][-1] == "job_id IN (3)"
 
 
 def test_query_that_fails_says_nothing() -> None:
@@ -594,7 +600,7 @@ def test_query_follows_a_job_that_oar_submitted_again() -> None:
         "1": "running",
         "3": "queued",
     }
-    assert fake.asked[1:] == [["oarstat", "-J", "-f", "-j", "6"]]
+    assert fake.asked[1:] == [["oarstat", "-J", "-f", "--sql", "job_id IN (6)"]]
     scheduler, _ = oar(listing(RESUBMITTED), "")
     assert scheduler.query(["1"]) == {}  # not the end of the first
 

@@ -4,95 +4,29 @@ what depends on it."""
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from standin import TIMED_OUT, A, B, C, Crash, D, StandIn, group, send, times_submitted
 
+from experimaestro_hpc.agent import send as send_module
 from experimaestro_hpc.agent import service as service_module
-from experimaestro_hpc.agent import submit as submit_module
 from experimaestro_hpc.agent.files import Packer
-from experimaestro_hpc.agent.layout import Layout
 from experimaestro_hpc.agent.receipts import Receipt, read_receipt
 from experimaestro_hpc.agent.service import Service, check_python
-from experimaestro_hpc.driver.mirror import pack
-from experimaestro_hpc.errors import SubmissionError, XpmError
-from experimaestro_hpc.schedulers.base import NoInformation, Request, Scheduler, Status, Submission
-
-A, B, C, D = (f"test.{name}/{name * 8}" for name in "abcd")
-TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
-
-
-class Crash(BaseException):
-    """The process dies here."""
-
-
-class StandIn(Scheduler):
-    """A scheduler whose jobs are files, so that they outlive the process that submitted them."""
-
-    name = "standin"
-    arrays = True
-
-    def __init__(self, workspace: str) -> None:
-        super().__init__(workspace)
-        self.cluster = Path(workspace).parent / "cluster"
-        self.cluster.mkdir(exist_ok=True)
-        #: what becomes of the next submissions; then all is well
-        self.script: list[str] = []
-        self.submissions: list[Submission] = []
-        self.looked_for: list[str] = []
-        self.is_deaf = False
-
-    @classmethod
-    def directives(cls, request: Request) -> list[str]:
-        return []
-
-    def submit(self, submission: Submission) -> list[str]:
-        receipt = read_receipt(Layout(self.workspace), submission.token)
-        assert receipt is not None and receipt.state == "submitting", "the receipt is on the disk before the call"
-        self.submissions.append(submission)
-        what = self.script.pop(0) if self.script else "accept"
-        if what == "refuse":
-            raise SubmissionError("Invalid partition name specified", where="sbatch")
-        if what == "die before":
-            raise Crash
-        if what.startswith(("accept", "die after")):
-            with (self.cluster / submission.token).open("a") as file:
-                file.write("submitted\n")
-        if what == "die after":
-            raise Crash
-        if what != "accept":
-            raise NoInformation(TIMED_OUT)
-        return self.natives(submission)
-
-    @staticmethod
-    def natives(submission: Submission) -> list[str]:
-        return [f"{submission.token}_{index}" for index in submission.indexes] or [submission.token]
-
-    def find(self, submission: Submission) -> list[str] | None:
-        self.looked_for.append(submission.token)
-        if self.is_deaf:
-            raise NoInformation("squeue: slurm_load_jobs error: Unable to contact slurm controller")
-        return self.natives(submission) if (self.cluster / submission.token).exists() else None
-
-    def query(self, native_ids: Sequence[str]) -> dict[str, Status]:
-        if self.is_deaf:
-            raise NoInformation("squeue: slurm_load_jobs error: Unable to contact slurm controller")
-        return {one: Status("queued", detail="Priority") for one in native_ids}
-
-    def cancel(self, native_ids: Sequence[str]) -> None:
-        raise AssertionError("nobody cancels here")
+from experimaestro_hpc.errors import XpmError
+from experimaestro_hpc.schedulers.base import Submission
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "scheduler_class", lambda _name: StandIn)
-    monkeypatch.setattr(submit_module, "PAUSES", (0.001, 0.001))
+    monkeypatch.setattr(send_module, "PAUSES", (0.001, 0.001))
 
 
 Start = Callable[[], tuple[Service, Any]]
@@ -111,40 +45,9 @@ def start(tmp_path: Path) -> Start:
     return fresh
 
 
-def group(token: str, jobs: Sequence[str], parents: Sequence[str] = ()) -> dict[str, Any]:
-    return {"token": token, "name": f"job-{token}", "jobs": list(jobs), "parents": list(parents)}
-
-
-def staged(groups: Sequence[dict[str, Any]], version: str = "1") -> dict[str, str]:
-    found = {}
-    for one in groups:
-        for job in one["jobs"]:
-            record = {"id": job, "parents": one["parents"], "version": version}
-            found[f"jobs/{job}/params.json"] = json.dumps(version)
-            found[f"jobs/{job}/job.json"] = json.dumps(record)
-            found[f"jobs/{job}/job.sh"] = f"#!/bin/bash\n# {version}\n"
-        if len(one["jobs"]) > 1:
-            found[f"batches/{one['token']}/array.sh"] = "#!/bin/bash\n"
-    return found
-
-
-def send(service: Service, *groups: dict[str, Any], version: str = "1", token: str = "request") -> dict[str, Any]:
-    """Submit; the answer, or the error."""
-    body, _ = pack(staged(groups, version), None, True)
-    with body:
-        arguments = {"token": token, "groups": list(groups), "code": "0123"}
-        document, _ = service.handle({"op": "submit", "arguments": arguments}, body)
-    return document.get("answer") or document["error"]
-
-
 def states(service: Service, *jobs: str) -> list[str]:
     found = service.watcher.states(jobs)
     return [found[job]["state"] + ":" + found[job].get("reason", "") for job in jobs]
-
-
-def times_submitted(scheduler: StandIn) -> dict[str, int]:
-    """How often the cluster has taken each token."""
-    return {path.name: path.read_text().count("\n") for path in scheduler.cluster.iterdir()}
 
 
 # --- All is well
@@ -156,6 +59,7 @@ def test_everything_gets_to_its_place(start):
     assert answer == {
         "natives": {A: "t1", B: "t2_0", C: "t2_1", D: "t3"},
         "refused": {},
+        "held": {},
         "unknown": {},
         "attached": [],
         "calls": {},
@@ -251,7 +155,8 @@ def test_a_failed_job_is_submitted_again_without_what_it_left(start):
     assert states(service, A) == ["failed:exit"]
     assert send(service, group("t2", [A]), version="2", token="again")["natives"] == {A: "t2"}
     assert states(service, A) == ["queued:"]
-    assert service.layout.record(A) == {"id": A, "parents": [], "version": "2", "batch": "t2", "attempt": 2}
+    record = {"id": A, "parents": [], "name": "a", "version": "2", "batch": "t2", "attempt": 2}
+    assert service.layout.record(A) == {**record, "attempts": [{"attempt": 1}]}
     names = ["a.out", "job.json", "job.sh", "output.bin", "params.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
 
@@ -299,12 +204,14 @@ def test_a_scheduler_that_loses_everything_is_given_up(start):
     service, scheduler = start()
     scheduler.script = ["lose"] * 99
     answer = send(service, group("t1", [A]), group("t2", [B], [A]))
-    assert list(answer["unknown"]) == [A, B]
+    assert (list(answer["unknown"]), answer["held"]) == ([A], {B: f"its parent {A} is not submitted yet"})
     assert [one.token for one in scheduler.submissions] == ["t1"] * 3
-    # the next run
+    # the next run; whoever watches submits the other one
     service, scheduler = start()
-    assert send(service, group("t3", [A]), group("t4", [B], [A]), token="again")["natives"] == {A: "t3", B: "t4"}
-    assert times_submitted(scheduler) == {"t3": 1, "t4": 1}
+    answer = send(service, group("t3", [A]), group("t4", [B], [A]), token="again")
+    assert (answer["natives"], answer["attached"]) == ({A: "t3"}, [B])
+    service.watch([A, B], {}, 0.0)
+    assert times_submitted(scheduler) == {"t3": 1, "t2": 1}
 
 
 # --- Refused for good
@@ -323,7 +230,7 @@ def test_refused_for_good(start):
     assert answer["natives"] == {A: "t1", D: "t4"}
     assert answer["refused"] == {
         B: "sbatch: Invalid partition name specified",
-        C: f"its parent {B} was refused",
+        C: f"its parent {B} was refused: sbatch: Invalid partition name specified",
     }
     assert [one.token for one in scheduler.submissions] == ["t1", "t2", "t4"]
     assert states(service, A, B, C, D) == ["queued:", "failed:launch", "failed:dependency", "waiting:"]
@@ -360,8 +267,9 @@ def test_a_parent_that_is_neither_done_nor_submitted(start, left):
         send(service, group("t1", [A]))
         scheduler.submissions.clear()
     answer = send(service, group("t2", [B], [A]), token="again")
-    assert answer["refused"] == {B: f"its parent {A} is neither done nor submitted"}
-    assert (scheduler.submissions, states(service, B)) == ([], ["failed:launch"])
+    why = "is neither done nor submitted" if left == "nothing" else "failed"
+    assert answer["refused"] == {B: f"its parent {A} {why}"}
+    assert (scheduler.submissions, states(service, B)) == ([], ["failed:dependency"])
 
 
 # --- The process dies
@@ -383,7 +291,8 @@ def test_died_while_it_submitted(start, when, taken):
     answer = send(service, group("t3", [B], [A]), group("t4", [C], [B]), token="again")
     assert answer["refused"] == {}
     assert times_submitted(scheduler) == {"t1": 1, **taken}
-    assert service.layout.batch("t2").exists() == ("t2" in taken), "what was never made leaves no receipt"
+    left = read_receipt(service.layout, "t2")
+    assert (left is not None) == ("t2" in taken), "what was never made leaves no receipt"
     assert scheduler.looked_for == ["t2"]
     assert scheduler.submissions[-1].dependencies == [next(iter(taken))]
     assert states(service, A, B, C) == ["queued:", "waiting:", "waiting:"]

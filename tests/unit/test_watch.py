@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from experimaestro_hpc.agent.receipts import Receipt
 from experimaestro_hpc.agent.watch import FASTEST, LOST_AFTER, MARKER_PATIENCE, SLOWEST, Watcher
 from experimaestro_hpc.schedulers.base import NoInformation, Request, Scheduler, Status, Submission
 
+#: when jobs that run have started; just now, since what began long ago has been running before anybody looked
+STARTED = round(time.time(), 1)
 JOB, PARENT, OTHER = (f"test.{name}/{digit * 8}" for name, digit in (("say", "a"), ("father", "b"), ("other", "c")))
 QUEUED, RUNNING = Status("queued", detail="Priority"), Status("running", host="node1")
 
@@ -142,6 +145,17 @@ def test_a_receipt_that_is_completed_meanwhile_is_read_again(place, before, expe
     assert (place.state()["state"], place.state()["native_id"]) == ("queued", "17")
 
 
+def test_a_receipt_of_another_version_is_read(place):
+    """With fields that have gone, and without those that have come."""
+    place.write(JOB, "job.json", {"batch": "t"})
+    old = {"token": "t", "scheduler": "standin", "name": "say-t", "is_array": False, "jobs": {"0": JOB}}
+    path = place.layout.batch("t") / "receipt.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**old, "state": "submitted", "natives": {JOB: "17"}, "words": "", "time": 5.0}))
+    place.scheduler.answer = {"17": RUNNING}
+    assert place.state()["state"] == "running"
+
+
 # --- The marker wins
 
 
@@ -231,10 +245,10 @@ def test_progress_says_more_than_the_scheduler(place):
     place.submitted(JOB, "17")
     place.scheduler.answer = {"17": QUEUED}
     place.write(
-        JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0, "progress": [{"value": 0.5}]}
+        JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED, "progress": [{"value": 0.5}]}
     )
     state = place.state()
-    assert (state["state"], state["host"], state["started"]) == ("running", "node9", 6.0)
+    assert (state["state"], state["host"], state["started"]) == ("running", "node9", STARTED)
     assert state["progress"] == [{"value": 0.5}]
 
 
@@ -251,7 +265,7 @@ def test_progress_of_an_earlier_attempt_is_ignored(place, native, expected):
 def test_progress_of_an_earlier_attempt_is_not_in_the_marker(place):
     place.submitted(JOB, "17", attempt=2)
     place.scheduler.answer = {"17": Status("ended", "timeout", "TIMEOUT", host="node1")}
-    place.write(JOB, "progress.json", {"native_id": "16", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "16", "host": "node9", "started": STARTED})
     state = place.state()
     assert (state["reason"], state["host"], state.get("started")) == ("timeout", "node1", None)
 
@@ -263,7 +277,7 @@ def test_a_requeue_is_seen(place, status):
     place.scheduler.answer = {"17": QUEUED}
     place.state()
     place.clock.pass_(5)
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
     assert place.state(max_age=60.0)["state"] == "running", "the answer is older than the start"
     place.clock.pass_(5)
     place.scheduler.answer = {"17": status}
@@ -272,28 +286,31 @@ def test_a_requeue_is_seen(place, status):
     # and it starts again
     place.clock.pass_(5)
     place.scheduler.answer = {"17": RUNNING}
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node8", "started": 9.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node8", "started": STARTED + 3})
     state = place.state()
-    assert (state["state"], state["host"], state["started"]) == ("running", "node8", 9.0)
+    assert (state["state"], state["host"], state["started"]) == ("running", "node8", STARTED + 3)
 
 
 def test_an_answer_that_another_process_got_before_the_start_is_no_requeue(place):
+    """An answer may be as old as was asked for: not older than the start is what counts."""
     place.submitted(JOB, "17")
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
     place.scheduler.answer = {"17": QUEUED}
-    for _ in range(4):
-        assert place.state(max_age=10.0)["state"] == "running"
-        place.clock.pass_(2)
-    place.clock.pass_(20)
     assert place.state(max_age=10.0)["state"] == "queued"
-    assert place.scheduler.ages == [10.0, 10.0]
+    place.clock.pass_(5)
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
+    assert place.state(max_age=10.0)["state"] == "running"
+    place.clock.pass_(6)
+    assert place.state(max_age=10.0)["state"] == "running", "asked later, but the answer may be older"
+    place.clock.pass_(11)
+    assert place.state(max_age=10.0)["state"] == "queued"
+    assert place.scheduler.ages == [10.0] * 3
 
 
 def test_an_old_answer_is_no_requeue_when_the_job_is_missing_from_the_new_one(place):
     place.submitted(JOB, "17")
     place.scheduler.answer = {"17": QUEUED}
     place.state()
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
     place.scheduler.answer = {}
     for _ in range(3):
         place.clock.pass_(5)
@@ -312,7 +329,7 @@ def test_another_job_with_the_same_id_is_ignored(place, status):
     place.submitted(JOB, "17")
     place.scheduler.answer = {"17": status}
     assert place.state()["state"] == "queued"
-    place.write(JOB, "progress.json", {"native_id": "17", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "started": STARTED})
     assert place.state()["state"] == "running"
     assert place.layout.marker(JOB) is None
     place.scheduler.answer = {"17": Status("ended", "timeout", "TIMEOUT", name="say-token-of-17")}
@@ -458,7 +475,7 @@ def test_the_marker_comes_late(place):
 )
 def test_what_only_the_scheduler_knows_is_concluded_at_once(place, reason):
     place.submitted(JOB, "17")
-    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": 6.0})
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
     place.scheduler.answer = {"17": Status("ended", reason, "ITS WORDS", 137, "node1")}
     state = place.state()
     expected = {
@@ -469,7 +486,7 @@ def test_what_only_the_scheduler_knows_is_concluded_at_once(place, reason):
         "native_id": "17",
         "by": "standin",
         "host": "node9",
-        "started": 6.0,
+        "started": STARTED,
     }
     assert expected.items() <= state.items()
     assert expected.items() <= place.another_watcher().states([JOB])[JOB].items()
@@ -540,6 +557,35 @@ def test_forget(place):
     assert place.state()["state"] == "done"
 
 
+@pytest.mark.parametrize("reason", ["timeout", "cancelled", ""])
+def test_an_attempt_that_somebody_else_has_begun_is_not_ended_with_the_one_before(place, reason):
+    """This watcher knows the first attempt alone; its end must not become the marker of the second."""
+    place.submitted(JOB, "17")
+    place.scheduler.answer = {"17": RUNNING}
+    assert place.state()["native_id"] == "17"
+    place.submitted(JOB, "18", attempt=2)
+    place.scheduler.answer = {"17": Status("ended", reason, "ITS WORDS"), "18": QUEUED}
+    place.state()
+    place.clock.pass_(MARKER_PATIENCE + 1)
+    state = place.state()
+    assert (state["state"], state["native_id"], state["attempt"]) == ("queued", "18", 2)
+    assert place.layout.marker(JOB) is None
+    assert "reason" not in place.layout.record(JOB)
+
+
+def test_a_part_of_an_array_that_somebody_else_has_submitted_is_found(place):
+    """Held together, and submitted in parts: a job's receipt is another one then."""
+    for job in (JOB, OTHER):
+        place.write(job, "job.json", {"batch": "t"})
+    held = Receipt("t", "standin", "say-t", {"0": JOB, "1": OTHER}, state="held", words="waiting for a slot")
+    held.write(place.layout)
+    assert [place.state(job)["state"] for job in (JOB, OTHER)] == ["waiting", "waiting"]
+    place.submitted(JOB, "17")
+    Receipt("t", "standin", "say-t", {"1": OTHER}, state="submitted", natives={OTHER: "18"}).write(place.layout)
+    place.scheduler.answer = {"17": RUNNING, "18": QUEUED}
+    assert [place.state(job)["state"] for job in (OTHER, JOB)] == ["queued", "running"]
+
+
 # --- How often the scheduler is asked
 
 
@@ -578,6 +624,19 @@ def test_a_quiet_hour_costs_few_questions(place, monkeypatch, answer):
     assert 3600 / SLOWEST / 2 < len(place.scheduler.asked) < 3600 / SLOWEST + 60
 
 
+def test_questions_that_cost_much_are_rare(place, monkeypatch):
+    """A fifth of the time at most: OAR takes seconds for hundreds of jobs."""
+    monkeypatch.setattr(watch_module.time, "sleep", lambda seconds: place.clock.pass_(max(seconds, 0.001)))
+    query = place.scheduler.query
+    monkeypatch.setattr(
+        place.scheduler, "query", lambda natives, max_age: place.clock.pass_(4.0) or query(natives, max_age)
+    )
+    place.submitted(JOB, "17")
+    place.scheduler.answer = {"17": RUNNING}
+    place.watcher.wait([JOB], {JOB: place.state()}, 100.0)
+    assert 3 <= len(place.scheduler.asked) <= 1 + 100 / 20
+
+
 def test_wait_returns_what_changed_as_soon_as_it_did(place, monkeypatch):
     slept = []
 
@@ -604,3 +663,66 @@ def test_wait_does_not_wait_for_what_is_known_already(place, monkeypatch):
     place.marker("done")
     assert place.watcher.wait([JOB], {}, 100.0)[JOB]["state"] == "done"
     assert place.watcher.wait([JOB], {JOB: place.state()}, 0.0) == {}
+
+
+# --- A scheduler that starts what waits for a failed job
+
+
+class Unchained(StandIn):
+    """Like OAR: its dependencies wait for an end, good or bad."""
+
+    ends_orphans = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled: list[list[str]] = []
+        self.deaf = False
+
+    def cancel(self, native_ids: Sequence[str]) -> None:
+        if self.deaf:
+            raise NoInformation("oardel: no answer")
+        self.cancelled.append(sorted(native_ids))
+
+
+def family(place: Place) -> Unchained:
+    """JOB waits for PARENT, and OTHER, named before it, for JOB."""
+    scheduler = Unchained()
+    place.scheduler, place.watcher = scheduler, Watcher(place.layout, scheduler, place.clock)
+    place.submitted(OTHER, "9", parents=[JOB])
+    place.submitted(JOB, "8", parents=[PARENT])
+    place.submitted(PARENT, "7")
+    scheduler.answer = {"7": RUNNING, "8": QUEUED, "9": QUEUED}
+    return scheduler
+
+
+def test_what_waits_for_a_failed_job_is_ended_in_one_call(place):
+    scheduler = family(place)
+    states = place.watcher.states([OTHER, JOB])
+    assert {job: state["state"] for job, state in states.items()} == {OTHER: "waiting", JOB: "waiting"}
+    assert scheduler.cancelled == []
+    place.marker("failed", PARENT, reason="exit")
+    states = place.watcher.states([OTHER, JOB])
+    assert {(state["state"], state["reason"]) for state in states.values()} == {("failed", "dependency")}
+    assert states[JOB]["message"] == f"its parent {PARENT} failed"
+    assert scheduler.cancelled == [["8", "9"]]
+    assert place.watcher.states([OTHER, JOB]) == states
+    assert len(scheduler.cancelled) == 1
+
+
+def test_what_waits_for_a_failed_job_waits_until_the_scheduler_answers(place):
+    scheduler = family(place)
+    place.marker("failed", PARENT, reason="exit")
+    scheduler.deaf = True
+    assert place.state()["state"] == "waiting"
+    scheduler.answer = None
+    assert place.state(max_age=FASTEST)["state"] == "waiting"
+    assert scheduler.cancelled == []
+
+
+def test_a_job_that_runs_is_not_ended_for_its_parents_sake(place):
+    """It finds out by itself; or its parent was done when it began, and has been run again since."""
+    scheduler = family(place)
+    place.marker("failed", PARENT, reason="exit")
+    scheduler.answer = {"8": RUNNING}
+    assert place.state()["state"] == "running"
+    assert scheduler.cancelled == []

@@ -32,6 +32,8 @@ if [ -r "$properties" ]; then
   gpus=$(sed -n "s/.* gpudevice = '\([0-9][0-9]*\)'.*/\1/p" <<<"$here" | sort -nu | paste -sd, -)
   if [ -n "$gpus" ] && [ -z "$hidden" ]; then export CUDA_VISIBLE_DEVICES=$gpus; fi
 fi
+# OAR has every bash read the user's .bashrc. This one did; those that the task starts need not.
+unset BASH_ENV
 module load cuda/12
 export A='it'"'"'s $(touch pwned) `touch pwned` "q" ; é 猫 \ %d'
 export B='two

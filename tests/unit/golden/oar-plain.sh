@@ -29,6 +29,8 @@ if [ -r "$properties" ]; then
   gpus=$(sed -n "s/.* gpudevice = '\([0-9][0-9]*\)'.*/\1/p" <<<"$here" | sort -nu | paste -sd, -)
   if [ -n "$gpus" ] && [ -z "$hidden" ]; then export CUDA_VISIBLE_DEVICES=$gpus; fi
 fi
+# OAR has every bash read the user's .bashrc. This one did; those that the task starts need not.
+unset BASH_ENV
 
 export PYTHONPATH="$workspace"/.xpm/code/1${PYTHONPATH:+:$PYTHONPATH}
 exec python3 "$workspace"/.xpm/lib/0/run_task.py "$job"

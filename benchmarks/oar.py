@@ -1,0 +1,105 @@
+"""From submission to result on OAR, for 1, 20 and 200 tasks, against plain ``oarsub``. ``python benchmarks/oar.py``
+
+Needs the test cluster (``make up``); the experiment runs on its laptop host, and oarsub on the front-end, where nothing
+is sent and nothing is fetched. A plain task is one line of Python, and many are one array. Both wait for all results.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests" / "cluster"))
+
+from rig import Rig  # noqa: E402
+
+LAUNCHER = 'scheduler = "oar"\nworkdir = "~/bench"\n[connector]\ntype = "ssh"\nhost = "myoar"\n'
+SCRIPT = """
+import json, sys, time
+from experimaestro_hpc import Param, Task, experiment
+
+class Say(Task):
+    word: Param[str]
+    def execute(self):
+        print(self.word)
+
+if __name__ == "__main__":
+    from experimaestro_hpc.driver.client import RemoteClient  # not there in the jobs
+    count, run = int(sys.argv[1]), sys.argv[2]
+    figures = {}
+    original = RemoteClient.call
+    def call(self, operation, **arguments):
+        answer = original(self, operation, **arguments)
+        if operation == "submit":
+            figures["submitted"] = time.time() - began
+        return answer
+    RemoteClient.call = call
+    began = time.time()
+    with experiment("bench-work", "bench"):
+        words = [Say(word=f"{run} {number}").submit() for number in range(count)]
+    print(json.dumps({**figures, "results": time.time() - began}))
+"""
+PLAIN = """
+import glob, json, os, shutil, subprocess, sys, time
+count = int(sys.argv[1])
+shutil.rmtree("plain", ignore_errors=True)
+os.mkdir("plain")
+task = "python3 -c 'print(1)' >plain/$OAR_ARRAY_INDEX.part && mv plain/$OAR_ARRAY_INDEX.part plain/$OAR_ARRAY_INDEX"
+began = time.time()
+options = ["-d", os.getcwd(), "-O", "/dev/null", "-E", "/dev/null"] + [f"--array={count}"] * (count > 1)
+subprocess.run(["oarsub", *options, task], check=True, stdout=subprocess.DEVNULL)
+submitted = time.time() - began
+while len(glob.glob("plain/*[0-9]")) < count:
+    time.sleep(0.05)
+print(json.dumps({"submitted": submitted, "results": time.time() - began}))
+"""
+
+
+def figures(rig: Rig, host: str, *argv: str) -> dict[str, float]:
+    """The seconds that a script tells at its end; then everything of OAR's is at rest."""
+    ended = rig.exec(host, argv, env={"XPM_HPC_LAUNCHER": "bench"}, timeout=900)
+    if ended.returncode:
+        sys.exit(ended.stdout + ended.stderr)
+    while rig.oar_sql("SELECT 1 FROM jobs WHERE state NOT IN ('Terminated', 'Error')"):
+        time.sleep(0.5)
+    found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def main() -> None:
+    rig = Rig()
+    rig.up()
+    rig.install_on_laptop(ROOT)
+    for host, name, text in (
+        ("laptop", ".config/xpm-hpc/launchers/bench.toml", LAUNCHER),
+        ("laptop", "bench.py", SCRIPT),
+        ("oarfront", "plain.py", PLAIN),
+    ):
+        write = 'mkdir -p "$(dirname "$0")" && cat >"$0" && rm -rf bench bench-work'
+        rig.exec(host, ["sh", "-c", write, name], input=text)
+    runs: dict[str, Callable[[int, str], dict[str, float]]] = {
+        "plain oarsub": lambda count, run: figures(rig, "oarfront", "python3", "plain.py", str(count)),
+        "xpm-hpc": lambda count, run: figures(
+            rig, "laptop", "/home/alice/venv/bin/python", "bench.py", str(count), run
+        ),
+    }
+    runs["xpm-hpc"](1, "the package is shipped")
+    print(f"{'seconds, medians':<28}{'submitted':>10}{'results':>10}{'ratio':>8}")
+    for count, times in ((1, 5), (20, 3), (200, 1)):
+        taken = {name: [] for name in runs}
+        for number in range(times):
+            for name, run in runs.items():
+                taken[name].append(run(count, f"{count} {number} {time.time()}"))
+        base = statistics.median(one["results"] for one in taken["plain oarsub"])
+        for name, all_ in taken.items():
+            submitted, results = (statistics.median(one[what] for one in all_) for what in ("submitted", "results"))
+            print(f"{f'{count} by {name}':<28}{submitted:>10.2f}{results:>10.2f}{results / base:>7.2f}x")
+
+
+if __name__ == "__main__":
+    main()
