@@ -9,7 +9,7 @@
                       .lock       held by the builder and what it started; given up by itself when they end
                       .complete   written last
 
-A build on the login node goes on when the agent ends. One by a job is a job like others, of the task :data:`TASK`.
+A build on the login node goes on when the agent ends. One by a job is a job like others, of the task :data:`.BUILDER`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ from typing import Any
 
 from ..errors import WorkspaceError
 from ..runtime.files import write_json
+from ..runtime.parents import BUILDER
 from .layout import Layout
 
-#: the task of the jobs that build environments
-TASK = "xpm.environment"
 #: bytes of a log that are sent at most
 _TAIL = 16384
 #: seconds that news of a build that goes on are held back: a log grows all the time
@@ -36,18 +35,12 @@ _NOT_BEFORE = 1.0
 
 def is_builder(job: str) -> bool:
     """Whether a job builds an environment."""
-    return job.partition("/")[0] == TASK
+    return job.partition("/")[0] == BUILDER
 
 
 def folder_of(digest: str) -> str:
     """The folder of an environment, below the workspace."""
     return f".xpm/env/{digest}"
-
-
-def words_of_failure(layout: Layout, parent: str) -> str:
-    """Why a job cannot run whose parent failed; if that was to build its environment, with the end of the build."""
-    said = (layout.marker(parent) or {}).get("message") if is_builder(parent) else ""
-    return f"its environment was not built: {said}" if said else f"its parent {parent} failed"
 
 
 class Environments:

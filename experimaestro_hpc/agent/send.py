@@ -15,10 +15,10 @@ from typing import Any
 
 from ..errors import SubmissionError
 from ..runtime.files import write_json
+from ..runtime.parents import words_of_failure
 from ..schedulers.base import NoInformation, NoRoom, NotReached, Scheduler
 from ..schedulers.slurm import job_name
 from .calls import shortened, split
-from .environments import words_of_failure
 from .layout import Layout
 from .receipts import Receipt, look_up
 from .watch import Watcher
@@ -176,7 +176,7 @@ class Sender:
             raise _ParentFailed(f"its parent {parent} was refused: {self.refused[parent]}")
         state = self.states[parent]
         if state["state"] == "failed":
-            raise _ParentFailed(words_of_failure(self.layout, parent))
+            raise _ParentFailed(words_of_failure(parent, self.layout.marker(parent)))
         if state == {"state": "unscheduled"} and parent not in self.held and parent not in self.unknown:
             raise _ParentFailed(f"its parent {parent} is neither done nor submitted")
         if parent in self.held or parent in self.unknown or not state.get("native_id"):

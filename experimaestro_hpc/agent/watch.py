@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from typing import Any, Callable
 
 from ..runtime.files import write_json
+from ..runtime.parents import words_of_failure
 from ..schedulers.base import NoInformation, Scheduler, Status
-from .environments import words_of_failure
 from .layout import Layout
 from .receipts import Receipt, read_receipt
 
@@ -178,7 +178,9 @@ class Watcher:
                     continue
                 for parent in self._record(job).get("parents", ()):
                     if self._final_state(parent) == "failed" or natives.get(parent) in orphans:
-                        orphans[native] = Status("ended", "dependency", f"its parent {parent} failed")
+                        orphans[native] = Status(
+                            "ended", "dependency", words_of_failure(parent, self.layout.marker(parent))
+                        )
         if orphans:
             try:
                 self.scheduler.cancel(list(orphans))
@@ -249,7 +251,7 @@ class Watcher:
             return final
         failed = [parent for parent in self._record(job).get("parents", ()) if self._final_state(parent) == "failed"]
         if failed and running is None:
-            words = words_of_failure(self.layout, failed[0])
+            words = words_of_failure(failed[0], self.layout.marker(failed[0]))
             return self._conclude(job, Status("ended", "dependency", words), state, running)
         since = self.first_missed.setdefault(f"marker of {job}", self.clock())
         if status.reason in ("", "exit") and self.clock() - since < MARKER_PATIENCE:

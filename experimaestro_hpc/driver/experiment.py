@@ -324,7 +324,7 @@ class experiment:
         for job in list(fresh.values()):
             builder = self.maker.builder(job.launcher)
             if builder is not None and builder.id not in job.parents:
-                job.parents = (*job.parents, builder.id)
+                job.parents = (builder.id, *job.parents)
                 if builder.id not in self.jobs:
                     self.jobs[builder.id] = fresh[builder.id] = builder
 

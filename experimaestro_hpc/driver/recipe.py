@@ -13,10 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from ..agent.environments import TASK, folder_of
+from ..agent.environments import folder_of
 from ..config.declare import Param
 from ..config.objects import Task
 from ..errors import LauncherError
+from ..runtime.parents import BUILDER
 from .environment import Environment
 from .script import Scripts
 
@@ -34,7 +35,7 @@ class BuildEnvironment(Task):
     The launcher is a parameter, since an experiment may use the same environment in several places.
     """
 
-    __xpmid__ = TASK
+    __xpmid__ = BUILDER
 
     launcher: Param[str]
     manager: Param[str]

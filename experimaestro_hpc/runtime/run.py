@@ -209,7 +209,9 @@ def _check_parents(workspace: str, parents: list[str]) -> None:
         stem = os.path.join(workspace, "jobs", parent, job_name(parent.split("/")[0]))
         while not os.path.exists(stem + ".done"):
             if os.path.exists(stem + ".failed"):
-                raise Failure("dependency", f"its parent {parent} failed")
+                from .parents import words_of_failure  # only for jobs that fail
+
+                raise Failure("dependency", words_of_failure(parent, read_json(stem + ".failed")))
             if time.monotonic() > deadline:
                 raise Failure("dependency", f"its parent {parent} has not ended")
             time.sleep(0.2)

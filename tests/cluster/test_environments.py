@@ -56,7 +56,7 @@ class Study:
         self.require("greetings")
 
     def package(self, name: str, code: str) -> None:
-        for host, folder in (("laptop", self.desk.here), ("login", self.desk.there)):
+        for host, folder in (("laptop", self.desk.here), (self.desk.site.front, self.desk.there)):
             home = self.desk.rig.home(host, self.desk.user)
             self.desk._write(home, folder / "wheels", None)
             write_wheel(folder / "wheels", name, "1", code)
@@ -68,7 +68,7 @@ class Study:
         """Where its users have it, which is on no PATH of a command over SSH."""
         found = shutil.which("uv", path=str(Path(sys.executable).parent)) or shutil.which("uv")
         assert found, "uv comes with the development dependencies"
-        for host in ("laptop", "login"):
+        for host in ("laptop", self.desk.site.front):
             home = self.desk.rig.home(host, self.desk.user)
             path = home / ".local/bin/uv"
             self.desk._write(home, path.parent, None)
@@ -89,7 +89,9 @@ class Study:
         lines = ", ".join(f'{name} = "{value}"' for name, value in environ.items())
         more = f'[environment]\nmanager = "{self.manager}"\nbuild = "{build}"\nenv = {{ {lines} }}\n'
         self.desk.launcher(more=more)
-        return self.desk.run("xpm-hpc", "run", "--launcher", "mycluster", *options, "greet.py", "--", "work", *words)
+        return self.desk.run(
+            "xpm-hpc", "run", "--launcher", self.desk.cluster, *options, "greet.py", "--", "work", *words
+        )
 
     def built(self) -> list[Path]:
         return sorted(self.desk.there.glob(".xpm/env/*/.complete"))
@@ -111,13 +113,13 @@ def test_built_once_and_reused(study, build):
     assert desk.results("greet.out") == [f"hello world {prefix}\n"]
     stamp = marker.stat().st_mtime_ns
     jobs = 1 if build == "login" else 2
-    assert len(desk.slurm_jobs()) == jobs
+    assert len(desk.native_jobs()) == jobs
     dry = study.run(build, "moon", options=("--dry-run",)).ok()
     assert ("is there, is reused" if build == "login" else "done, is reused") in dry.text
     study.run(build, "world", "moon").ok()
     assert sorted(desk.results("greet.out")) == [f"hello {word} {prefix}\n" for word in ("moon", "world")]
     assert (study.built(), marker.stat().st_mtime_ns) == ([marker], stamp)
-    assert len(desk.slurm_jobs()) == jobs + 1
+    assert len(desk.native_jobs()) == jobs + 1
 
 
 def test_what_cannot_be_built_on_the_login_node(study):
@@ -126,7 +128,7 @@ def test_what_cannot_be_built_on_the_login_node(study):
     study.remove("absent")
     message = study.run("login", "world").error(2, "could not be built; nothing was submitted")
     assert "absent" in message.partition("the end of the build:")[2]
-    assert study.desk.slurm_jobs() == {}
+    assert study.desk.native_jobs() == {}
     study.package("absent", "")
     study.require("greetings", "absent")
     study.run("login", "world").ok()
@@ -143,7 +145,7 @@ def test_what_a_job_cannot_build(study):
         "world": "dependency",
         "moon": "dependency",
     }
-    assert all("absent" in jobs[name]["message"] for name in ("world", "moon"))
+    assert "absent" in jobs["world"]["message"] and "absent" in jobs["moon"]["message"]
     study.package("absent", "")
     study.run("job", "world", "moon").ok()
 
@@ -155,7 +157,7 @@ def test_a_builder_that_is_killed_leaves_nothing_in_the_way(desk):
     line = f"echo $$ >{there}/new; mv {there}/new {there}/pid; while [ ! -e {there}/open ]; do sleep 0.1; done"
     environ = f'{{ PIP_NO_INDEX = "1", PIP_FIND_LINKS = "{study.wheels}" }}'
     desk.launcher(more=f'[environment]\nmanager = "venv"\nsetup = ["""{line}"""]\nenv = {environ}\n')
-    command = ("xpm-hpc", "run", "--launcher", "mycluster", "greet.py", "--")
+    command = ("xpm-hpc", "run", "--launcher", desk.cluster, "greet.py", "--")
     first = desk.start(*command, "work", "world")
     pid = int(wait_for(lambda: (desk.there / "pid").exists() and (desk.there / "pid").read_text(), "the builder"))
     second = desk.start(*command, "work2", "moon")

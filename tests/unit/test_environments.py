@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from experimaestro_hpc.agent.environments import TASK, Environments, is_builder, words_of_failure
+from experimaestro_hpc.agent.environments import Environments, is_builder
 from experimaestro_hpc.agent.layout import Layout
 from experimaestro_hpc.driver.data import shipped_data
 from experimaestro_hpc.driver.environment import Environment
@@ -25,6 +25,7 @@ from experimaestro_hpc.driver.script import ScriptJob, Scripts
 from experimaestro_hpc.errors import LauncherError, WorkspaceError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.runtime.files import read_json
+from experimaestro_hpc.runtime.parents import BUILDER, words_of_failure
 from experimaestro_hpc.schedulers.base import Request
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -229,7 +230,7 @@ def test_a_job_that_cannot_build_says_the_end_of_its_log(tmp_path):
     marker = read_json(str(folder / "environment.failed"))
     assert marker and (marker["state"], marker["reason"], marker["exit_code"]) == ("failed", "exit", 3)
     assert marker["message"] == 'many\nlines\n"quoted" \\ back\n[31mred'
-    assert words_of_failure(Layout(tmp_path), f"{TASK}/0a").endswith('"quoted" \\ back\n[31mred')
+    assert words_of_failure(f"{BUILDER}/0a", marker).endswith('"quoted" \\ back\n[31mred')
     (place / "build.sh").write_text("exit 0")
     subprocess.run(["bash", "job.sh"], cwd=folder, check=True)
     assert (read_json(str(folder / "environment.done")) or {})["state"] == "done"
@@ -393,7 +394,7 @@ def test_names_that_are_no_environments(builds, name):
 
 
 def test_a_job_whose_environment_was_removed_runs_again(builds):
-    name = f"{TASK}/0a"
+    name = f"{BUILDER}/0a"
     layout = Layout(builds.root)
     folder = layout.job(name)
     folder.mkdir(parents=True)
