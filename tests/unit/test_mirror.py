@@ -392,6 +392,9 @@ def test_a_job_that_came_under_other_settings_is_asked_about(pair):
     pair.session.launcher = replace(pair.session.launcher, mirror=Mirror(pull=("*.bin",), max_pull=1000))
     assert pull(pair.session, [A]) == 1
     assert pair.here(A)["model.bin"] == b"m"
+    trips = pair.client.round_trips
+    assert pull(pair.session, [A]) == 0
+    assert pair.client.round_trips == trips, "its marker had come before, and yet"
 
 
 # --- Between this machine and the cluster, in pieces
