@@ -1,7 +1,7 @@
 # make demo   everything for a first look: environment, install, helloworld on this machine, xpm-hpc jobs
 # make test   system packages (as root on Debian), environment, linters, types, all tests
 # make check  linters, types and the tests that need no cluster
-# make bench  figures: start-up, local tasks, round trips
+# make bench  figures: start-up, local tasks, round trips, files beside rsync, a slow link
 # make up, make down   the test cluster of tests/cluster: Slurm, sshd, a jump host and a laptop on this machine
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -35,6 +35,8 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/local_tasks.py
 	$(BIN)/python benchmarks/submission.py
+	$(BIN)/python benchmarks/mirror.py
+	$(BIN)/python benchmarks/slow_link.py
 
 # Elsewhere than as root on Debian the tests of the cluster are skipped, with the reason.
 system:
