@@ -162,10 +162,11 @@ def up(desk: Desk) -> Any:
     return desk.run("xpm-hpc", "run", "--launcher", "mycluster", "up.py", timeout=300)
 
 
-def test_a_full_disk_on_the_cluster(desk):
+@pytest.mark.parametrize("transport", ["paramiko", "openssh"])
+def test_a_full_disk_on_the_cluster(desk, transport):
     """Results of this machine that a task there needs: an error, and the disk there is as it was."""
     desk.write("up.py", UP)
-    desk.launcher()
+    desk.launcher(transport=transport)
     desk.write_there("x", "")
     with small_disk(desk, "login", "."):
         ended = up(desk)
