@@ -15,6 +15,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from ..config.objects import job_name
 from ..errors import WorkspaceError
 from ..runtime.files import read_json
 
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+
 
 def is_job_id(job: str) -> bool:
     """Whether ``job`` has the form ``task/identifier``."""
     task, slash, identifier = job.partition("/")
     fits = slash and identifier.isalnum() and identifier.isascii() and task not in ("", ".", "..")
-    return bool(fits) and not any(ord(character) < 32 or character == "\x7f" for character in task)
+    return bool(fits) and _CONTROL.search(task) is None
 
 
 def checked_job_id(job: str) -> str:
@@ -56,14 +59,14 @@ class Layout:
 
     def job(self, job: str) -> Path:
         """The directory of a job."""
-        return self.root / "jobs" / checked_job_id(job)
+        return Path(f"{self.root}/jobs/{checked_job_id(job)}")
 
     def stem(self, job: str) -> str:
         """The path of a job's logs and markers, without their ending."""
         known = self._stems.get(job)
         if known is None:  # asked for again and again while jobs are watched
-            directory = self.job(job)
-            known = self._stems[job] = str(directory / job_name(directory.parent.name))
+            task = checked_job_id(job).partition("/")[0]
+            known = self._stems[job] = f"{self.root}/jobs/{job}/{job_name(task)}"
         return known
 
     def marker(self, job: str) -> dict[str, Any] | None:
@@ -77,7 +80,7 @@ class Layout:
 
     def record(self, job: str) -> dict[str, Any]:
         """The job's ``job.json``; empty when there is none."""
-        return read_json(str(self.job(job) / "job.json")) or {}
+        return read_json(f"{os.path.dirname(self.stem(job))}/job.json") or {}
 
     def progress(self, job: str) -> dict[str, Any] | None:
         """The job's ``progress.json``: written when it starts, and while it runs."""

@@ -179,21 +179,23 @@ class Service:
                 where=f"host {host}",
                 hint="is this a login node of the cluster? check host and scheduler in the launcher file",
             )
-        if python:
-            check_python(python, host)
         with submission_lock(self.layout):
             self.watcher.forget(self.environments.forget_removed(jobs))
+            states = self.watcher.states(jobs)
+            is_all_done = all(state["state"] == "done" for state in states.values())
+            if python and not is_all_done:
+                check_python(python, host)
             if code:
                 touch(self.layout.code(code))  # so that it is there when the submission comes
             if self.package.parent == self.layout.internal / "lib":
                 touch(self.package)
             return {
-                "states": self.watcher.states(jobs),
+                "states": states,
                 "has_environment": bool(environment) and self.environments.is_complete(environment),
                 "has_code": bool(code) and self.layout.code(code).is_dir(),
                 "trouble": self.watcher.trouble,
-                "largest_array": self.scheduler.largest_array(),
-                "queries": self.scheduler.queries(),
+                "largest_array": 1 if is_all_done else self.scheduler.largest_array(),  # a question to the scheduler
+                "queries": "" if is_all_done else self.scheduler.queries(),
             }
 
     def adopt(self, former: dict[str, str]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from experimaestro_hpc.agent.pack import Packer
 from experimaestro_hpc.connectors.openssh import OpenSshChannel
 from experimaestro_hpc.driver import client as client_module
 from experimaestro_hpc.driver import ship
-from experimaestro_hpc.driver.client import Client, LocalClient, RemoteClient, agent_command, answer_of
+from experimaestro_hpc.driver.client import Client, Deadline, LocalClient, RemoteClient, agent_command, answer_of
 from experimaestro_hpc.errors import ConnectionFailed, LauncherError, WorkspaceError, XpmError
 
 JOB = "test.say/" + "ab" * 8
@@ -578,3 +578,20 @@ def test_closing_ends_the_agent(connect, gate):
 def test_closing_while_nothing_is_open(connect, gate):
     connect().close()
     assert gate.channels == []
+
+
+def test_a_deadline_that_is_not_put_off_calls(wait_until):
+    called = threading.Event()
+    deadline = Deadline(0.01, called.set)
+    wait_until(called.is_set)
+    deadline.cancel()
+
+
+def test_a_deadline_that_is_put_off_or_cancelled_does_not_call():
+    called = threading.Event()
+    deadline = Deadline(3600.0, called.set)
+    first = deadline._at
+    deadline.put_off()
+    assert deadline._at >= first
+    deadline.cancel()
+    assert not called.is_set()

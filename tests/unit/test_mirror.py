@@ -7,12 +7,14 @@ import json
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from experimaestro_hpc.agent import unpack as unpack_module
 from experimaestro_hpc.agent.layout import Layout
 from experimaestro_hpc.agent.unpack import unpack
 from experimaestro_hpc.config.objects import Task
@@ -24,6 +26,7 @@ from experimaestro_hpc.driver.monitor import Monitor
 from experimaestro_hpc.driver.plan import PlannedJob
 from experimaestro_hpc.driver.snapshot import take_snapshot
 from experimaestro_hpc.driver.submission import Submission, SubmissionErrorForAll
+from experimaestro_hpc.driver.transfer import send_code, send_up
 from experimaestro_hpc.errors import ConnectionFailed, SubmissionError, WorkspaceError
 
 A, B, C = (f"test.say/{digit * 8}" for digit in "abc")
@@ -391,3 +394,199 @@ def test_generate_only_writes_and_leaves_alone_what_was_submitted(pair):
     round_of(pair, client, A, B).generate()
     assert (client.calls, record.read_text()) == ([], '{"batch": "t", "attempt": 3}')
     assert pair.here(B).keys() == {"params.json", "job.json", "job.sh"}
+
+
+# --- What need not be asked for
+
+
+def test_a_job_that_is_here_is_not_asked_about_again(pair):
+    pair.there(A, job_json="{}", say_done="{}", metrics__loss="1")
+    pair.there(B, job_json="{}")
+    assert pull(pair.session, [A, B]) == 4
+    trips = pair.client.round_trips
+    assert pull(pair.session, [A]) == 0
+    assert pair.client.round_trips == trips
+    pair.there(B, say_failed="{}")
+    assert pull(pair.session, [A, B]) == 1
+    (pair.laptop.job(A) / "metrics/loss").unlink()
+    assert pull(pair.session, [A], ["**"]) == 1, "what is asked for is looked at"
+
+
+def test_a_job_that_came_under_other_settings_is_asked_about(pair):
+    pair.there(A, job_json="{}", say_done="{}", metrics__loss="1", model_bin="m")
+    assert pull(pair.session, [A]) == 3
+    pair.session.launcher = replace(pair.session.launcher, mirror=Mirror(pull=("*.bin",), max_pull=1000))
+    assert pull(pair.session, [A]) == 1
+    assert pair.here(A)["model.bin"] == b"m"
+    trips = pair.client.round_trips
+    assert pull(pair.session, [A]) == 0
+    assert pair.client.round_trips == trips, "its marker had come before, and yet"
+
+
+# --- Between this machine and the cluster, in pieces
+
+
+class CutClient:
+    """Loses the connection in the middle of a body, once."""
+
+    def __init__(self, client: Any, end: int) -> None:
+        self.client, self.end = client, end
+        self.sent = 0
+        self.calls: list[str] = []
+
+    def call(self, operation: str, *, body: Any = None, size: int = 0, **arguments: Any) -> Any:
+        self.calls.append(operation)
+        if body is None:
+            return self.client.call(operation, **arguments)
+        data = body.read()
+        self.sent = len(data)
+        if len(data) > self.end > 0:
+            end, self.end = self.end, 0
+            return self.client.call(operation, body=Lost(data[:end]), size=size, **arguments)
+        return self.client.call(operation, body=io.BytesIO(data), size=size, **arguments)
+
+
+class Lost(io.BytesIO):
+    def read(self, size: int | None = -1, /) -> bytes:
+        data = super().read(size)
+        if not data:
+            raise ConnectionFailed("the connection ended in the middle of an answer")
+        return data
+
+
+def made_here(pair: Pair) -> dict[str, bytes]:
+    folder = pair.laptop.job(A)
+    folder.mkdir(parents=True)
+    files = {"large": os.urandom(9 << 20), "other": os.urandom(5 << 20), "small": b"s", "say.done": b"{}"}
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / "link").symlink_to("small")
+    (folder / "out").symlink_to("/nowhere")
+    (folder / "empty").mkdir()
+    return files
+
+
+@pytest.mark.parametrize("end", [1000, 6 << 20, 11 << 20])
+def test_results_that_were_cut_on_their_way_up_go_on(pair, end):
+    files = made_here(pair)
+    pair.session.client = client = CutClient(pair.client, end)
+    with pytest.raises(ConnectionFailed):
+        send_up(pair.session, [A])
+    assert not pair.cluster.job(A).exists()
+    whole = client.sent
+    assert send_up(pair.session, [A]) == [A]
+    assert client.sent <= whole - end + (1 << 19)
+    assert client.calls == ["prepare", "place"] * 2
+    there = pair.cluster.job(A)
+    assert {name: (there / name).read_bytes() for name in files} == files
+    assert (there / "link").readlink() == Path("small")
+    assert (there / "empty").is_dir()
+    assert {path.name for path in there.iterdir()} == {*files, "link", "empty"}
+    assert list((pair.cluster.internal / "incoming").iterdir()) == []
+
+
+def test_a_file_that_changed_between_two_attempts_is_sent_anew(pair):
+    made_here(pair)
+    pair.session.client = CutClient(pair.client, 6 << 20)
+    with pytest.raises(ConnectionFailed):
+        send_up(pair.session, [A])
+    data = os.urandom(9 << 20)
+    (pair.laptop.job(A) / "large").write_bytes(data)
+    assert send_up(pair.session, [A]) == [A]
+    assert (pair.cluster.job(A) / "large").read_bytes() == data
+
+
+def test_two_who_send_the_same_at_once(pair):
+    made_here(pair)
+    first = pair.client.call("prepare", token="same")
+    other = LocalClient(pair.cluster.root, "local", ship.Shipment("0", b"PK\5\6" + b"\0" * 18))
+    second = other.call("prepare", token="same")
+    assert first["token"] == "same" != second["token"]
+
+
+@pytest.mark.parametrize("token", ["", "../x", "a/b", ".", "x\0"])
+def test_a_token_that_is_none(pair, token):
+    with pytest.raises(WorkspaceError, match="is no token"):
+        pair.client.call("prepare", token=token)
+
+
+def test_large_code_goes_by_itself_and_goes_on(pair, tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "main.py").write_text("main")
+    snapshot = take_snapshot(project / "main.py")
+    assert not send_code(pair.session, snapshot), "small code travels with the jobs"
+    data = os.urandom(9 << 20)
+    (project / "weights").write_bytes(data)
+    large: Any = SimpleNamespace(root=project, files=("main.py", "weights"), digest="0f")
+    pair.session.client = client = CutClient(pair.client, 8 << 20)
+    with pytest.raises(ConnectionFailed):
+        send_code(pair.session, large)
+    assert not pair.cluster.code("0f").exists()
+    assert send_code(pair.session, large)
+    assert client.sent < 3 << 20
+    assert (pair.cluster.code("0f") / "weights").read_bytes() == data
+
+
+def test_a_full_disk_leaves_nothing_behind(pair, monkeypatch):
+    made_here(pair)
+    write = unpack_module._write
+    room = [8 << 20]
+
+    def until_full(handle: int, data: bytes) -> None:
+        room[0] -= len(data)
+        if room[0] < 0:
+            raise OSError(28, "No space left on device")
+        write(handle, data)
+
+    monkeypatch.setattr(unpack_module, "_write", until_full)
+    with pytest.raises(WorkspaceError, match="No space left on device"):
+        send_up(pair.session, [A])
+    assert not pair.cluster.job(A).exists()
+    assert list((pair.cluster.internal / "incoming").iterdir()) == []
+    monkeypatch.undo()
+    assert send_up(pair.session, [A]) == [A]
+    pair.there(B, model_bin=os.urandom(9 << 20))
+    room[0] = 8 << 20
+    monkeypatch.setattr(unpack_module, "_write", until_full)
+    with pytest.raises(WorkspaceError, match="cannot be written on this machine: No space left"):
+        pull(pair.session, [B], ["**"])
+    assert list(pair.laptop.job(B).iterdir()) == []
+
+
+def test_ten_thousand_small_files(pair):
+    folder = pair.cluster.job(A)
+    for part in range(100):
+        (folder / "many" / str(part)).mkdir(parents=True)
+        for number in range(100):
+            (folder / "many" / str(part) / f"{number}.txt").write_text(str(number))
+    assert pull(pair.session, [A], ["**"]) == 10_000
+    here = pair.laptop.job(A) / "many"
+    assert sorted(path.read_text() for path in (here / "7").iterdir()) == sorted(map(str, range(100)))
+    assert pull(pair.session, [A], ["**"]) == 0
+    (folder / "many/7/7.txt").write_text("new")
+    assert pull(pair.session, [A], ["**"]) == 1
+
+
+@pytest.mark.parametrize("patterns", [None, ["**"]])
+def test_a_file_that_does_not_come_is_told_and_the_others_come(pair, capsys, patterns):
+    pair.there(A, job_json="{}", metrics__busy="x", metrics__loss="1")
+    busy = pair.cluster.job(A) / "metrics/busy"
+    count = iter(range(1, 1000))
+    pread = os.pread
+
+    def changing(handle: int, size: int, offset: int) -> bytes:
+        if os.path.samestat(os.fstat(handle), busy.stat()):
+            os.utime(busy, (1, next(count)))
+        return pread(handle, size, offset)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experimaestro_hpc.agent.pack.os.pread", changing)
+        if patterns is None:
+            assert pull(pair.session, [A]) == 2
+            assert "metrics/busy: it changed while it was read" in capsys.readouterr().err
+        else:
+            with pytest.raises(WorkspaceError, match="did not come; the others did"):
+                pull(pair.session, [A], patterns)
+    assert pair.here(A).keys() == {"job.json", "metrics/loss"}
+    assert pull(pair.session, [A], patterns) == 1
