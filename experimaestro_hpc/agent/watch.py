@@ -260,10 +260,21 @@ class Watcher:
             interval = FASTEST if self.scheduler.command else 0.1
             quiet = began - quiet_since
             max_age = min(SLOWEST, max(interval, quiet / 10))
-            changed = {job: state for job, state in self.states(jobs, max_age).items() if seen.get(job) != state}
+            now_so = {
+                job: _unless_removed(state, seen.get(job, {})) for job, state in self.states(jobs, max_age).items()
+            }
+            changed = {job: state for job, state in now_so.items() if seen.get(job) != state}
             # the more a look costs, the rarer it is: at most a twentieth of the time
             now = self.clock()
             self.rest_until = now + min(max(pause, 20 * (now - began)), 1.0)
             if changed or now >= deadline:
                 return changed
             pause *= 1.5
+
+
+def _unless_removed(state: State, seen: State) -> State:
+    """``state``; of a job that was submitted, as somebody has seen, and of which nothing is left: its end."""
+    if state != {"state": "unscheduled"} or not seen.get("native_id"):
+        return state
+    words = f"its directory has been removed; it was job {seen['native_id']}"
+    return {**seen, "state": "failed", "reason": "lost", "message": words}
