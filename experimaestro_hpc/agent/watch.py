@@ -6,11 +6,12 @@ does not answer, and a job that is missing from an answer, say nothing: the last
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from typing import Any, Callable
 
-from ..runtime.files import write_json
+from ..runtime.files import read_json, write_json
 from ..schedulers.base import NoInformation, Scheduler, Status
 from .layout import Layout
 from .receipts import Receipt, read_receipt
@@ -174,7 +175,7 @@ class Watcher:
         if status is not None and status.state == "ended":
             return self._ended(job, status, state, running)
         if running is not None:
-            return {**state, **running, "state": "running", "detail": self.trouble}
+            return {**state, **running, "state": "running", "detail": ""}
         if status is None:
             return {
                 **state,
@@ -214,13 +215,25 @@ class Watcher:
         if failed and running is None:
             words = f"its parent {failed[0]} failed"
             return self._conclude(job, Status("ended", "dependency", words), state, running)
-        since = self.first_missed.setdefault(f"marker of {job}", self.clock())
-        if status.reason in ("", "exit") and self.clock() - since < MARKER_PATIENCE:
+        if status.reason in ("", "exit") and self._without_marker(job, state) < MARKER_PATIENCE:
             return {**state, **(running or {}), "state": "running", "detail": "ended; its marker is awaited"}
         if not status.reason:
             words = f"it ended ({status.detail}) and left no marker"
             status = Status("ended", "lost", words, status.exit_code, status.host)
         return self._conclude(job, status, state, running)
+
+    def _without_marker(self, job: str, state: State) -> float:
+        """Seconds since somebody, here or in another process, first saw that the job has ended and left no marker."""
+        key = f"marker of {job}"
+        if key not in self.first_missed:
+            path = str(self.layout.job(job) / ".no-marker")
+            noted = read_json(path) or {}
+            if noted.get("native_id") != state["native_id"]:
+                noted = {"native_id": state["native_id"], "time": time.time()}
+                with contextlib.suppress(OSError):
+                    write_json(path, noted)
+            self.first_missed[key] = self.clock() - max(0.0, time.time() - noted["time"])
+        return self.clock() - self.first_missed[key]
 
     def _conclude(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         """Write the marker that the job itself could not write, so that everybody sees the same."""
