@@ -1,6 +1,7 @@
 # make demo   everything for a first look: environment, install, helloworld on this machine, xpm-hpc jobs
 # make test   system packages (as root on Debian), environment, linters, types, all tests
 # make check  linters, types and the tests that need no cluster
+# make faults what can go wrong, against the test cluster; make test-kill: the same for 100 rounds of kills (10 minutes)
 # make test-newer-slurm   queries and submissions on Debian sid's Slurm, in a chroot, with and without pyslurm (as root
 #             on Debian): 4 minutes the first time (200 s for the chroot, which takes 1.1 GB), then 30 s
 # make bench  figures: start-up, local tasks, round trips, OAR (ten minutes), files beside rsync, a slow link
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-newer-slurm check lint unit cluster system bench up down clean
+.PHONY: demo test test-newer-slurm check lint unit cluster faults test-kill system bench up down clean
 
 demo: $(INSTALLED)
 	$(BIN)/python docs/examples/helloworld.py demo-workdir --port 0 --sleeptime 0.2
@@ -36,6 +37,12 @@ unit: $(INSTALLED)
 
 cluster: system $(INSTALLED)
 	$(BIN)/python -m pytest tests/cluster
+
+faults: system $(INSTALLED)
+	$(BIN)/python -m pytest tests/faults
+
+test-kill: system $(INSTALLED)
+	XPM_HPC_KILL_ROUNDS=$${XPM_HPC_KILL_ROUNDS:-100} $(BIN)/python -m pytest tests/faults/test_kill.py
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py

@@ -6,11 +6,12 @@ does not answer, and a job that is missing from an answer, say nothing: the last
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from typing import Any, Callable
 
-from ..runtime.files import write_json
+from ..runtime.files import read_json, write_json
 from ..runtime.parents import words_of_failure
 from ..schedulers.base import NoInformation, Scheduler, Status
 from .layout import Layout
@@ -211,7 +212,7 @@ class Watcher:
         if status is not None and status.state == "ended":
             return self._ended(job, status, state, running)
         if running is not None:
-            return {**state, **running, "state": "running", "detail": self.trouble}
+            return {**state, **running, "state": "running", "detail": ""}
         if status is None:
             return {
                 **state,
@@ -253,13 +254,25 @@ class Watcher:
         if failed and running is None:
             words = words_of_failure(failed[0], self.layout.marker(failed[0]))
             return self._conclude(job, Status("ended", "dependency", words), state, running)
-        since = self.first_missed.setdefault(f"marker of {job}", self.clock())
-        if status.reason in ("", "exit") and self.clock() - since < MARKER_PATIENCE:
+        if status.reason in ("", "exit") and self._without_marker(job, state) < MARKER_PATIENCE:
             return {**state, **(running or {}), "state": "running", "detail": "ended; its marker is awaited"}
         if not status.reason:
             words = f"it ended ({status.detail}) and left no marker"
             status = Status("ended", "lost", words, status.exit_code, status.host)
         return self._conclude(job, status, state, running)
+
+    def _without_marker(self, job: str, state: State) -> float:
+        """Seconds since somebody, here or in another process, first saw that the job has ended and left no marker."""
+        key = f"marker of {job}"
+        if key not in self.first_missed:
+            path = str(self.layout.job(job) / ".no-marker")
+            noted = read_json(path) or {}
+            if noted.get("native_id") != state["native_id"]:
+                noted = {"native_id": state["native_id"], "time": time.time()}
+                with contextlib.suppress(OSError):
+                    write_json(path, noted)
+            self.first_missed[key] = self.clock() - max(0.0, time.time() - noted["time"])
+        return self.clock() - self.first_missed[key]
 
     def _conclude(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         """Write the marker that the job itself could not write, so that everybody sees the same."""
@@ -302,7 +315,10 @@ class Watcher:
             interval = max(FASTEST, 5 * self.asking) if self.scheduler.command else 0.1
             quiet = began - quiet_since
             max_age = min(SLOWEST, max(interval, quiet / 10))
-            changed = {job: state for job, state in self.states(jobs, max_age).items() if seen.get(job) != state}
+            now_so = {
+                job: _unless_removed(state, seen.get(job, {})) for job, state in self.states(jobs, max_age).items()
+            }
+            changed = {job: state for job, state in now_so.items() if seen.get(job) != state}
             # the more a look costs, the rarer it is: at most a twentieth of the time
             now = self.clock()
             asking = self.asking if self.asked_at != asked_at else 0.0  # the scheduler's rest is counted above
@@ -310,3 +326,11 @@ class Watcher:
             if changed or now >= deadline:
                 return changed
             pause *= 1.5
+
+
+def _unless_removed(state: State, seen: State) -> State:
+    """``state``; of a job that was submitted, as somebody has seen, and of which nothing is left: its end."""
+    if state != {"state": "unscheduled"} or not seen.get("native_id"):
+        return state
+    words = f"its directory has been removed; it was job {seen['native_id']}"
+    return {**seen, "state": "failed", "reason": "lost", "message": words}

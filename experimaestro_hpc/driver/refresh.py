@@ -102,7 +102,8 @@ def look(session: Session, views: list[View]) -> None:
 
     :raises XpmError: the cluster cannot be reached
     """
-    answer = session.client.call("watch", jobs=[one["id"] for one in views], seen={}, seconds=0.0)
+    seen = {one["id"]: {"native_id": one["native_id"]} for one in views if one["native_id"]}
+    answer = session.client.call("watch", jobs=[one["id"] for one in views], seen=seen, seconds=0.0)
     for one in views:
         update(one, answer["states"].get(one["id"], {}))
     pull(session, [one["id"] for one in views if one["state"] in FINAL])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from desk import Desk, wait_for
 from rig import Rig
 from rig_config import NODES
@@ -152,6 +154,15 @@ def kill(pids: list[int]) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def finish(driver: subprocess.Popen[str], seconds: float = 90) -> str:
+    """Wait for the end of a run; what it said. The test fails, with what it said, when the end does not come."""
+    try:
+        return driver.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        driver.kill()
+        pytest.fail(f"not over after {seconds} s:\n{driver.communicate()[0]}")
 
 
 def agents(rig: Rig) -> list[int]:

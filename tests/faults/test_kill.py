@@ -18,7 +18,7 @@ from desk import Desk, wait_for
 from faults import TWENTY, WORDS, Standins, agents, connections, kill, runs, submitted
 from rig import Rig
 
-ROUNDS = int(os.environ.get("XPM_HPC_KILL_ROUNDS") or 7)
+ROUNDS = int(os.environ.get("XPM_HPC_KILL_ROUNDS") or 5)
 #: in the stand-in of sbatch: at its call number N, once
 AT = "calls=$(wc -l <$here/calls); if [ $calls -ge {call} ] && once; then\n{body}\nfi"
 POINTS = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from desk import Desk, Ended, wait_for
-from faults import TWENTY, WORDS, agents, connections, kill, runs, submitted
+from faults import TWENTY, WORDS, agents, connections, finish, kill, runs, submitted
 
 RUN = ("xpm-hpc", "run", "--launcher", "mycluster", "twenty.py", "--", "work")
 
@@ -64,7 +64,7 @@ def test_killed_after_the_receipt(twenty, standins, victim):
                 try:
                     wait_for(lambda: somebody_waits(twenty) or standins.calls()["sbatch"], "the second run")
                     (twenty.there / "go").touch()
-                    text = second.communicate(timeout=120)[0]
+                    text = finish(second)
                 finally:
                     second.kill()
             assert second.returncode == 0, text

@@ -7,7 +7,7 @@ import re
 import time
 
 from desk import wait_for
-from faults import COUNTED, TWENTY, WORDS, runs, stopped, submitted
+from faults import COUNTED, TWENTY, WORDS, finish, runs, stopped, submitted
 
 RUN = ("xpm-hpc", "run", "--launcher", "mycluster")
 #: seconds that slurmctld is away
@@ -189,7 +189,7 @@ def test_slurmctld_is_away_while_jobs_are_submitted_and_watched(desk, standins):
             with stopped(desk.rig, "slurmctld"):
                 time.sleep(AWAY)
             (desk.there / "open").touch()
-            text = driver.communicate(timeout=100)[0]
+            text = finish(driver, 100)
         finally:
             driver.kill()
     assert driver.returncode == 0, text
