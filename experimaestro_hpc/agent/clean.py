@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -67,31 +66,26 @@ def touch(path: os.PathLike[str] | str) -> None:
         os.utime(path)
 
 
-class _Names:
-    """The texts of live jobs, in which names are looked for."""
-
-    def __init__(self, texts: Iterable[bytes]) -> None:
-        self.texts = set(texts)
-        self._all = b"\n".join(self.texts)
-
-    def __contains__(self, name: bytes) -> bool:
-        return name in self._all
-
-
-def named_by_live_jobs(layout: Layout) -> _Names:
+def named_by_live_jobs(layout: Layout) -> bytes:
     """What is written in the records and scripts of live jobs, and in those of their batches."""
-    texts = []
+    folders: dict[Path, None] = {}
     for job in layout.jobs():
         record = layout.record(job)
         if not record.get("batch") or layout.marker(job) is not None:
             continue
         batch = layout.batch(str(record["batch"]))
-        script = (read_json(str(batch / "receipt.json")) or {}).get("script") or batch.name
-        folders = (layout.job(job), batch, layout.batch(script))
-        for path in (one / name for one in folders for name in ("job.json", "job.sh", "array.sh", "receipt.json")):
+        folders[layout.job(job)] = None
+        if batch not in folders:
+            folders[batch] = None
+            script = (read_json(str(batch / "receipt.json")) or {}).get("script")
+            if script:  # of an array, perhaps of an earlier attempt
+                folders[layout.batch(script)] = None
+    texts = []
+    for folder in folders:
+        for name in ("job.json", "job.sh", "array.sh", "receipt.json"):
             with contextlib.suppress(OSError):
-                texts.append(path.read_bytes())
-    return _Names(texts)
+                texts.append((folder / name).read_bytes())
+    return b"\n".join(texts)
 
 
 def _entries(folder: Path) -> list[Path]:

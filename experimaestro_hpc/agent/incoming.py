@@ -65,7 +65,7 @@ class Incoming:
                 if token in self.locks:
                     manifest(folder, parts.take)
                 unpack(body, folder, parts)
-                parts.clear()
+                parts.clear(all_=True)
             yield folder
         except ConnectionFailed:
             if token not in self.locks:

@@ -12,6 +12,7 @@ import fcntl
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from ..errors import WorkspaceError
 from . import tar
 from .pack import Progress, hash_of
 
+#: seconds for which what has come of a file is kept, if nobody asks for the file
+KEPT = 7 * 86400.0
 #: pieces of large files that have not come to their end
 _PART = re.compile(r"\.([0-9a-f]{24})\.xpm-part")
 
@@ -94,10 +97,14 @@ class Parts:
             os.unlink(path)
         os.close(handle)
 
-    def clear(self) -> None:
-        """Remove those that nobody went on with: the files are others now."""
-        for part in list(self.held):
-            self.remove(part)
+    def clear(self, all_: bool) -> None:
+        """Remove those that nobody went on with.
+
+        :param all_: all files were looked at, so that they are of none that is there; otherwise only what is old goes
+        """
+        for part, (_, handle) in list(self.held.items()):
+            if all_ or time.time() - os.fstat(handle).st_mtime > KEPT:
+                self.remove(part)
 
     def close(self) -> None:
         """Unlock them."""

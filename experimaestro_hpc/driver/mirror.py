@@ -100,7 +100,7 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
             max_size=mirror.max_pull if patterns is None else 1 << 62,
             parts=parts.known(),
         )
-        parts.clear()
+        parts.clear(all_=patterns is not None and "**" in patterns)
     if patterns is None and not problems:
         _note_here(session, have)
     _tell(problems, must_come=patterns is not None)

@@ -465,7 +465,7 @@ def resumed(path: Path, box: Path) -> int:
         with packer.finish()[0] as stream:
             data = stream.read()
         assert unpack(io.BytesIO(data), box, parts) == ["sub/large"]
-        parts.clear()
+        parts.clear(all_=True)
     assert [one.name for one in (box / "sub").iterdir()] == ["large"]
     return len(data)
 

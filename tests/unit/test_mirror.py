@@ -590,3 +590,37 @@ def test_a_file_that_does_not_come_is_told_and_the_others_come(pair, capsys, pat
                 pull(pair.session, [A], patterns)
     assert pair.here(A).keys() == {"job.json", "metrics/loss"}
     assert pull(pair.session, [A], patterns) == 1
+
+
+def test_what_was_cut_waits_until_it_is_asked_for_again(pair, monkeypatch):
+    """Other files of the job may come meanwhile."""
+    data = os.urandom(9 << 20)
+    pair.there(A, job_json="{}", model_bin=data, metrics__loss="1")
+    receive = pair.client.receive
+
+    def cut_off(operation: str, take: Callable[[Any], Any], **arguments: Any) -> Any:
+        return receive(operation, lambda stream: take(Lost(stream.read(6 << 20))), **arguments)
+
+    monkeypatch.setattr(pair.client, "receive", cut_off)
+    with pytest.raises(ConnectionFailed):
+        pull(pair.session, [A], ["*.bin"])
+    monkeypatch.undo()
+    (part,) = pair.laptop.job(A).glob(".*.xpm-part")
+    inode = part.stat().st_ino
+    assert pull(pair.session, [A]) == 1
+    assert part.exists()
+    assert pull(pair.session, [A], ["*.bin"]) == 1
+    assert (pair.laptop.job(A) / "model.bin").stat().st_ino == inode
+    assert (pair.laptop.job(A) / "model.bin").read_bytes() == data
+
+
+@pytest.mark.parametrize(("patterns", "age"), [(["**"], 0), (None, 8 * 86400)])
+def test_what_is_left_of_a_file_that_is_gone_goes(pair, patterns, age):
+    pair.there(A, job_json="{}")
+    folder = pair.laptop.job(A)
+    folder.mkdir(parents=True)
+    part = folder / f".{'0' * 24}.xpm-part"
+    part.write_bytes(b"x" * 5000)
+    os.utime(part, (part.stat().st_mtime - age,) * 2)
+    pull(pair.session, [A], patterns)
+    assert pair.here(A).keys() == {"job.json"}
