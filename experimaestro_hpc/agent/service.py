@@ -182,7 +182,7 @@ class Service:
         with submission_lock(self.layout):
             self.watcher.forget(self.environments.forget_removed(jobs))
             states = self.watcher.states(jobs)
-            is_all_done = all(state["state"] == "done" for state in states.values())
+            is_all_done = bool(states) and all(state["state"] == "done" for state in states.values())
             if python and not is_all_done:
                 check_python(python, host)
             if code:

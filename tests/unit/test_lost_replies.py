@@ -7,14 +7,22 @@ import time
 import pytest
 
 from experimaestro_hpc.agent.layout import Layout
-from experimaestro_hpc.agent.receipts import LATE, Receipt, look_up
+from experimaestro_hpc.agent.receipts import Receipt, look_up
 from experimaestro_hpc.agent.watch import _unless_removed
 from experimaestro_hpc.errors import SubmissionError
 from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, NotReached, Submission
 from experimaestro_hpc.schedulers.command import Answer, clean_environment
 from experimaestro_hpc.schedulers.slurm import Slurm
 
+#: seconds for which a request may be accepted late
+LATE = 20.0
 SUBMISSION = Submission("t0", "job-t0", "/w/job.sh", "/w", directories=["/w"])
+
+
+@pytest.fixture(autouse=True)
+def some_come_late(nothing_comes_late: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a real cluster."""
+    monkeypatch.setattr("experimaestro_hpc.agent.receipts.LATE", LATE)
 
 
 @pytest.mark.parametrize(
