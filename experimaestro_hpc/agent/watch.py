@@ -250,7 +250,10 @@ class Watcher:
         final = self._final(job)
         if final is not None:
             return final
-        failed = [parent for parent in self._record(job).get("parents", ()) if self._final_state(parent) == "failed"]
+        ends = {parent: self._final_state(parent) for parent in self._record(job).get("parents", ())}
+        failed = [parent for parent, end in ends.items() if end == "failed"]
+        if not failed and status.reason == "dependency":  # the scheduler knows before the parent's marker is given up
+            failed = [parent for parent, end in ends.items() if end != "done"]
         if failed and running is None:
             words = words_of_failure(failed[0], self.layout.marker(failed[0]))
             return self._conclude(job, Status("ended", "dependency", words), state, running)

@@ -183,20 +183,19 @@ def test_each_task_ends_as_it_should_and_so_do_the_children(desk, timed):
     assert found == ENDS, text
     assert jobs["removed"]["state"] == "failed"
     assert jobs["removed"]["reason"] in ("lost", "exit"), text  # what it wrote is lost, and so it cannot end well
-    assert jobs["child of killed"]["reason"] in ("cancelled", "dependency")  # both are true
     children = {word: (job["state"], job["reason"]) for word, job in jobs.items() if word[9:] in ENDS}
-    del children["child of killed"]
+    assert children.pop("child of killed") in (("failed", "cancelled"), ("failed", "dependency"))  # both are true
     failed = ("failed", "dependency")
-    assert children == {f"child of {word}": end if end == ("done", None) else failed for word, end in ENDS.items()} | {
-        "child of killed": ("failed", "cancelled")
+    assert children == {
+        f"child of {word}": end if end == ("done", None) else failed for word, end in ENDS.items() if word != "killed"
     }, text
     for word in ("error", "kill9", "cancelled"):
         assert jobs[word]["id"] in jobs[f"child of {word}"]["message"]
     assert jobs["status"]["exit_code"] == 3
     assert jobs["kill9"]["exit_code"] == 128 + 9
     assert "no good" in jobs["error"]["message"]
-    wait_for(lambda: not processes(desk.rig, "c2", "sleep 1234"), "the task's child to be ended")
-    kill(processes(desk.rig, "c2", "sleep 1235"))
+    for left in ("sleep 1234", "sleep 1235"):  # without control groups Slurm does not see them; nobody waits for them
+        kill(processes(desk.rig, "c2", left))
 
 
 def test_a_whole_job_cancelled_from_outside_and_tried_again(desk, timed):
@@ -207,7 +206,7 @@ def test_a_whole_job_cancelled_from_outside_and_tried_again(desk, timed):
     jobs = desk.jobs()
     desk.on_login("scancel", jobs["good"]["native_id"])
     wait_for(lambda: desk.jobs()["child of good"]["reason"] == "dependency", "the child to be given up")
-    assert desk.jobs()["good"]["reason"] == "cancelled"
+    wait_for(lambda: desk.jobs()["good"]["reason"] == "cancelled", "the reason")
     ended = desk.run("xpm-hpc", "jobs", "retry", "--workdir", "work", jobs["good"]["id"]).ok()
     assert ended.out.count("is submitted again") == 2, ended
     again = desk.jobs()
