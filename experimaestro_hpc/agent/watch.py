@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Callable
 
 from ..runtime.files import write_json
 from ..schedulers.base import NoInformation, Scheduler, Status
 from .layout import Layout
 from .receipts import Receipt, read_receipt
+from .stage import explain
 
 #: seconds between a job's end as the scheduler sees it and the conclusion that its marker will not come
 MARKER_PATIENCE = 20.0
@@ -203,7 +205,11 @@ class Watcher:
         final = self._final(job)
         if final is not None:
             return final
-        failed = [parent for parent in self._record(job).get("parents", ()) if self._final_state(parent) == "failed"]
+        record = self._record(job)
+        words = explain(status.exit_code, record["staged"], status.host) if record.get("staged") else ""
+        if words:
+            return self._conclude(job, replace(status, reason="launch", detail=words), state, running)
+        failed = [parent for parent in record.get("parents", ()) if self._final_state(parent) == "failed"]
         if failed and running is None:
             words = f"its parent {failed[0]} failed"
             return self._conclude(job, Status("ended", "dependency", words), state, running)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,22 @@ def quoted(value: object) -> object:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """How a node that does not see the workspace gets what a task needs: from the login node, over SSH.
+
+    :param login: the login node, as the nodes know it
+    :param remote: the command that answers there
+    :param scratch: where to put it on the node; ``~`` and ``$NAME`` at its start are expanded there
+    :param code: folder with the code snapshot, below the workspace
+    """
+
+    login: str
+    remote: str
+    scratch: str
+    code: str
+
+
+@dataclass(frozen=True)
 class ScriptJob:
     """What a script is made from, beside what the scheduler is asked for.
 
@@ -40,6 +56,8 @@ class ScriptJob:
     :param code: folders to import the user's code from, below the workspace
     :param setup: shell lines before the task
     :param env: environment variables
+    :param directory: the job's, below the workspace
+    :param stage: for nodes that do not see the workspace
     """
 
     scheduler: str
@@ -50,6 +68,8 @@ class ScriptJob:
     code: Sequence[str] = ()
     setup: Sequence[str] = ()
     env: Mapping[str, str] = field(default_factory=dict)
+    directory: str = ""
+    stage: Stage | None = None
 
 
 class Scripts:
@@ -86,6 +106,8 @@ class Scripts:
             "lib": job.lib,
             "code": list(job.code),
             "array": array,
+            "directory": job.directory,
+            "stage": job.stage and replace(job.stage, scratch=Markup(path_there(job.stage.scratch))),
             "request": job.request,
         }
         name = f"{job.scheduler}.sh.j2"

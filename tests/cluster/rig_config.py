@@ -15,10 +15,13 @@ ADDRESSES = {
     "login": "10.77.0.1",
     "c1": "10.77.0.11",
     "c2": "10.77.0.12",
+    "p1": "10.77.0.21",
+    "p2": "10.77.0.22",
 }
 SILENT_ADDRESS = "10.77.0.99"  # packets go there and nothing ever comes back
 HOSTS = tuple(ADDRESSES)
-NODES = ("c1", "c2")
+PRIVATE_NODES = ("p1", "p2")  # they share no files with the login node
+NODES = ("c1", "c2", *PRIVATE_NODES)
 USERS = ("alice", "bob")
 GPUS_PER_NODE = 4
 CHANGED_PORT = 2222  # an sshd on login whose host key is not the one the laptop remembers
@@ -61,7 +64,7 @@ def hosts_file() -> str:
 
 
 def slurm_conf(root: Path, settings: Settings) -> str:
-    """slurm.conf: two nodes that claim 16 processors and 4 GPUs each, and a quick scheduler."""
+    """slurm.conf: two nodes that claim 16 processors and 4 GPUs each, two private ones, and a quick scheduler."""
     return f"""\
 ClusterName=rig
 SlurmctldHost=login({ADDRESSES["login"]})
@@ -105,9 +108,18 @@ JobAcctGatherFrequency=1
 
 GresTypes=gpu
 NodeName=c[1-2] CPUs=16 CoresPerSocket=16 RealMemory=16000 Gres=gpu:h100:{GPUS_PER_NODE} State=UNKNOWN
-PartitionName=cpu Nodes=c[1-2] Default=YES MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF
+{private_nodes()}PartitionName=cpu Nodes=c[1-2] Default=YES MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF
 PartitionName=gpu Nodes=c[1-2] MaxTime=02:00:00 PriorityTier=10 PreemptMode=OFF
 PartitionName=scav Nodes=c[1-2] MaxTime=1-00:00:00 PriorityTier=1 PreemptMode=REQUEUE
+"""
+
+
+def private_nodes() -> str:
+    """The lines of slurm.conf for the nodes that share no files, which have a partition of their own."""
+    names = ",".join(PRIVATE_NODES)
+    return f"""\
+NodeName={names} CPUs=16 CoresPerSocket=16 RealMemory=16000 State=UNKNOWN
+PartitionName=private Nodes={names} MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF
 """
 
 

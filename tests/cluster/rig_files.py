@@ -4,7 +4,7 @@ An instance's root directory holds
 
     etc/        what is seen as /etc/hosts and /etc/slurm, and the configuration of every sshd
     keys/       the keys of users and hosts, made once
-    laptop/home, gate/home, cluster/home, scratch/HOST
+    laptop/home, gate/home, cluster/home, p1/home, p2/home, scratch/HOST
     state/, spool/NODE, dev/, mysql/     Slurm's and MariaDB's
     log/, run/  of the running instance: NAME.log and NAME.pid for every host and daemon, settings.json
 """
@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import rig_config as config
-from rig_config import ADDRESSES, GPUS_PER_NODE, NODES, USERS, Settings
+from rig_config import ADDRESSES, GPUS_PER_NODE, NODES, PRIVATE_NODES, USERS, Settings
 from rig_machine import make_directory, run, write_file
 
 USER_KEYS = ("laptop", "cluster", "refused")  # no host accepts the last
@@ -28,7 +28,8 @@ HOST_KEYS = ("gate", "login", *NODES, "changed", "unknown", "former")
 
 def home(root: Path, host: str, user: str) -> Path:
     """A user's home directory on a host, as seen from outside."""
-    return root / (host if host in ("laptop", "gate") else "cluster") / "home" / user
+    own = ("laptop", "gate", *PRIVATE_NODES)
+    return root / (host if host in own else "cluster") / "home" / user
 
 
 def prepare(root: Path, settings: Settings, sshds: Mapping[str, tuple[str, int]]) -> None:
@@ -84,9 +85,9 @@ def _write_configuration(root: Path, settings: Settings) -> None:
 
 
 def _make_homes(root: Path, user: str) -> None:
-    """A user's three home directories with what ssh needs in them; other files in them stay."""
+    """A user's home directories with what ssh needs in them; other files in them stay."""
     accepted = "".join(f"{_public_key(root, name)} {name}\n" for name in ("laptop", "cluster"))
-    for host in ("laptop", "gate", "login"):
+    for host in ("laptop", "gate", "login", *PRIVATE_NODES):
         make_directory(home(root, host, user).parent)
         make_directory(home(root, host, user), user)
         make_directory(home(root, host, user) / ".ssh", user, 0o700)
@@ -103,7 +104,8 @@ def _make_homes(root: Path, user: str) -> None:
         "known_hosts": _known_hosts(root, "login", *NODES),
         "id_ed25519": (root / "keys/cluster").read_text(),
     }
-    for host, files in (("laptop", laptop), ("login", cluster)):
+    private = [(node, cluster) for node in PRIVATE_NODES]
+    for host, files in (("laptop", laptop), ("login", cluster), *private):
         for name, text in files.items():
             write_file(home(root, host, user) / ".ssh" / name, text, user, 0o600)
 
