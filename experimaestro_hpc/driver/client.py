@@ -140,7 +140,7 @@ class RemoteClient:
         channel = self.channel
         assert channel is not None
         self.round_trips += 1
-        late = threading.Timer(ANSWER_TIMEOUT, channel.close)  # what waits for it then sees the end
+        late = threading.Timer(ANSWER_TIMEOUT, channel.abort)  # what waits for it then sees the end
         late.daemon = True
         late.start()
         try:

@@ -20,16 +20,14 @@ _ANSWER = (
 )
 
 
-def stage_of(launcher: Launcher, hello: Mapping[str, Any], lib: str, code: str) -> Stage | None:
-    """What a script needs to know to bring a task's files to a node and back; None where the nodes see the workspace.
+def stage_of(launcher: Launcher, hello: Mapping[str, Any], lib: str, code: str) -> Stage:
+    """What a script needs to know to bring a task's files to a node that does not see the workspace, and back.
 
     :param hello: the agent's answer to ``hello``
     :param lib: folder of the shipped package, below the workspace
     :param code: folder of the code snapshot, below the workspace
     :raises LauncherError: that cannot be done with this launcher
     """
-    if launcher.mirror.nodes != "staged":
-        return None
     where = str(launcher.path)
     if not scheduler_class(launcher.scheduler).copies_script:
         raise LauncherError(

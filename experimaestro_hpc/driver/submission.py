@@ -60,7 +60,8 @@ class Submission:
         snapshot = self.maker.snapshot
         python = "" if launcher.environment.setup else launcher.python
         known = session.client.call("survey", jobs=list(self.all), code=snapshot.digest, python=python)
-        self.stage = stage_of(launcher, session.client.hello(), session.shipment.folder, self.maker.code)
+        if launcher.mirror.nodes == "staged":
+            self.stage = stage_of(launcher, session.client.hello(), session.shipment.folder, self.maker.code)
         known["states"].update(self._adopt(known["states"]))
         states, lacking = with_done_here(planned, known["states"], self._done_elsewhere(), self.make_whole)
         if session.is_here:

@@ -117,7 +117,7 @@ class Train(ResumableTask):
 
 if __name__ == "__main__":
     with experiment(sys.argv[1], "resumable"):
-        Train(x=1).submit(resources="duration=1m", retry="timeout: 2")
+        Train(x=1).submit(resources="duration=1m", retry={"timeout": {"times": 2}})
 """
 
 
@@ -245,7 +245,9 @@ def test_a_resumable_task_goes_on_another_node(staged):
 def test_a_login_node_that_refuses_the_nodes(staged):
     launch(staged, mirror='login = "nobody@login"')
     staged.write("failing.py", FAILING)
-    run(staged, "failing.py").error(1, "refused the node's SSH", "ssh -o BatchMode=yes nobody@login true", "known_hosts")
+    run(staged, "failing.py").error(
+        1, "refused the node's SSH", "ssh -o BatchMode=yes nobody@login true", "known_hosts"
+    )
     (job,) = staged.jobs().values()
     assert (job["state"], job["reason"]) == ("failed", "launch")
     assert left_on_the_nodes(staged) == ""
