@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -274,3 +277,48 @@ def test_a_scratch_that_is_not_there(staged):
     launch(staged, scratch="$NO_SUCH_DISK/mine")
     staged.write("failing.py", FAILING)
     run(staged, "failing.py").error(1, "scratch cannot be used")
+
+
+def test_results_that_cannot_be_copied_back_are_kept(staged):
+    staged.write("gated.py", GATES)
+    run(staged, "gated.py", "--detach").ok()
+    wait_for(lambda: [job["progress"] for job in staged.jobs().values()].count(0.5) == 2, "the progress")
+    incoming = staged.there / ".xpm/incoming"
+    incoming.chmod(0o555)
+    try:
+        open_gates(staged, "hello", "world", "concat")
+        wait_for(lambda: len(staged.markers("failed")) >= 2, "the end")
+    finally:
+        incoming.chmod(0o755)
+    hello = staged.jobs()["hello"]
+    assert hello["state"] == "failed"
+    kept = re.search("cannot be copied back to login, and are kept in (.*): .*Permission denied", hello["message"])
+    assert kept, hello
+    log = f"{kept.group(1)}/jobs/{hello['id']}/say.out"
+    assert "HELLO" in staged.rig.exec(hello["message"].partition(":")[0], ["cat", log]).stdout
+
+
+def test_jobs_of_one_node_share_the_code(staged):
+    launch(staged, 'nodelist = "p1"')
+    staged.write("helloworld.py", HELLOWORLD)
+    words = ("--port", "0", "--sleeptime", "0.1", "work")
+    staged.run("python", "helloworld.py", *words, env={"XPM_HPC_LAUNCHER": "mycluster"}).ok()
+    listed = staged.rig.exec("p1", ["sh", "-c", "cd /scratch/it*/xpm-hpc-*/cache && ls -A && stat -c %a .."]).stdout
+    assert re.fullmatch(r"\.xpm-code-\w+\n\.xpm-lib-\w+\n700\n", listed), listed
+
+
+def test_what_killed_jobs_left_is_removed_by_the_next_one(staged):
+    """Of its folder's age and lock, only the lock says whether a job is alive."""
+    launch(staged, 'nodelist = "p1"')
+    staged.write("failing.py", FAILING)
+    base = f"{SCRATCH}/xpm-hpc-1001"
+    base = base.replace("1001", staged.rig.exec("p1", ["id", "-u"]).stdout.strip())
+    make = 'umask 77; for j in dead alive young; do mkdir -p "$0/job.$j" && : >"$0/job.$j/held" || exit 1; done'
+    assert staged.rig.exec("p1", ["sh", "-c", f'{make}; touch -d "-2 hours" "$0"/job.[da]*', base]).returncode == 0
+    with staged.rig.popen("p1", ["flock", f"{base}/job.alive/held", "sleep", "60"]) as holder:
+        try:
+            run(staged, "failing.py").error(1, "no voice today")
+        finally:
+            os.killpg(holder.pid, signal.SIGKILL)
+    left = staged.rig.exec("p1", ["ls", base]).stdout.split()
+    assert left == ["cache", "job.alive", "job.young"]
