@@ -42,6 +42,8 @@ ENDS = {
     118: "the login node did not answer the node's SSH",
     119: "the results could not be copied back to the login node; they are kept for a week in the node's scratch",
 }
+#: the one after which the task has run
+KEPT = 119
 _LOCK = ".lock"
 
 

@@ -15,7 +15,7 @@ from ..runtime.files import write_json
 from ..schedulers.base import NoInformation, Scheduler, Status
 from .layout import Layout
 from .receipts import Receipt, read_receipt
-from .stage import explain
+from .stage import KEPT, explain
 
 #: seconds between a job's end as the scheduler sees it and the conclusion that its marker will not come
 MARKER_PATIENCE = 20.0
@@ -208,7 +208,12 @@ class Watcher:
         record = self._record(job)
         words = explain(status.exit_code, record["staged"], status.host) if record.get("staged") else ""
         if words:
-            return self._conclude(job, replace(status, reason="launch", detail=words), state, running)
+            return self._conclude(
+                job,
+                replace(status, reason="exit" if status.exit_code == KEPT else "launch", detail=words),
+                state,
+                running,
+            )
         failed = [parent for parent in record.get("parents", ()) if self._final_state(parent) == "failed"]
         if failed and running is None:
             words = f"its parent {failed[0]} failed"

@@ -291,8 +291,8 @@ def test_results_that_cannot_be_copied_back_are_kept(staged):
     finally:
         incoming.chmod(0o755)
     hello = staged.jobs()["hello"]
-    assert hello["state"] == "failed"
-    kept = re.search("cannot be copied back to login, and are kept in (.*): .*Permission denied", hello["message"])
+    assert (hello["state"], hello["reason"]) == ("failed", "exit")
+    kept = re.search("cannot be copied back to login, and are kept in (.*?): .*Permission denied", hello["message"])
     assert kept, hello
     log = f"{kept.group(1)}/jobs/{hello['id']}/say.out"
     assert "HELLO" in staged.rig.exec(hello["message"].partition(":")[0], ["cat", log]).stdout

@@ -28,9 +28,10 @@ answer() { # skip what a login shell may print before
   return 1
 }
 give_up() { # an exit status for when nobody can be told, and words
+  local reason=launch
   cd /
-  if [ "$1" = 119 ]; then mv -- "$work" "$kept" && touch -- "$kept"; else rm -rf -- "$work"; fi
-  printf '%s\n' fail "$nonce" "${job#jobs/}" "$token" launch "${HOSTNAME}: $2" | ask /dev/null | answer && exit 1
+  if [ "$1" = 119 ]; then reason=exit && mv -- "$work" "$kept" && touch -- "$kept"; else rm -rf -- "$work"; fi
+  printf '%s\n' fail "$nonce" "${job#jobs/}" "$token" "$reason" "${HOSTNAME}: $2" | ask /dev/null | answer && exit 1
   exit "$1"
 }
 pause() { # longer from try to try, and not the same for all who try
