@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import rig_config
-from desk import Desk, wait_for
+from desk import GATED, Desk, wait_for
 from rig_machine import is_in, make_directory, run, write_file
 from terminal import Terminal
 
@@ -345,5 +345,53 @@ def agents(rig) -> list[int]:
             if b"b64decode" in path.read_bytes() and is_in(
                 int(path.parent.name), [Path(f"/run/netns/{rig.name}-login")]
             ):
+                found.append(int(path.parent.name))
+    return found
+
+
+@BOTH
+def test_a_server_that_dies_in_the_middle(ways, transport):
+    """Its sessions with it, and it is away for a while: that is said once, and then that it is back."""
+    ways.desk.launcher("way", host="mycluster", transport=transport)
+    ways.desk.write("gated.py", GATED)
+    rig = ways.rig
+    with ways.desk.start("xpm-hpc", "run", "--launcher", "way", "gated.py", "--", "work") as driver:
+        try:
+            told = read_until(driver, "running on c")
+            rig.stop("sshd-login", signal.SIGKILL)
+            for pid in sessions(rig):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            told += read_until(driver, "the jobs go on, and so do the tries to connect")
+            ways.desk.open("hello", "world", "concat")
+            wait_for(lambda: len(ways.desk.markers("done")) == 3, "the graph's end")
+            rig.start("sshd-login")
+            told += driver.communicate(timeout=120)[0]
+        finally:
+            driver.kill()
+            if not rig.pid("sshd-login"):
+                rig.start("sshd-login")
+    assert driver.returncode == 0, told
+    assert told.count("the tries to connect") == 1, told
+    assert told.count("connected to way ") == 1, told
+    assert len(ways.desk.slurm_jobs()) == 3
+
+
+def read_until(process: subprocess.Popen[str], words: str) -> str:
+    """What a process prints, up to the line that has these words."""
+    told = ""
+    for line in process.stdout:
+        told += line
+        if words in line:
+            return told
+    raise AssertionError(f"it ended without saying {words!r}:\n{told}")
+
+
+def sessions(rig) -> list[int]:
+    """The sessions of the login node's SSH servers."""
+    login, found = Path(f"/run/netns/{rig.name}-login"), []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes().startswith(b"sshd: alice") and is_in(int(path.parent.name), [login]):
                 found.append(int(path.parent.name))
     return found
