@@ -148,7 +148,7 @@ class CheckJob:
             status = self.scheduler.query([self.native]).get(self.native)
             state = status.state if status else "unknown"
             if seen is not None or state == "ended" or time.monotonic() > deadline:
-                detail = (status.detail if status else "") or self._log()
+                detail = ": ".join(filter(None, (status.detail if status else "", self._log())))
                 return {"native_id": self.native, "state": state, "detail": detail, "seen": seen}
             time.sleep(1.0)
 

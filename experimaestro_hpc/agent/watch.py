@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, Callable
 
 from ..runtime.files import read_json, write_json
@@ -16,6 +17,7 @@ from ..runtime.parents import words_of_failure
 from ..schedulers.base import NoInformation, Scheduler, Status
 from .layout import Layout
 from .receipts import Receipt, read_receipt
+from .stage import KEPT, explain
 
 #: seconds between a job's end as the scheduler sees it and the conclusion that its marker will not come
 MARKER_PATIENCE = 20.0
@@ -250,7 +252,12 @@ class Watcher:
         final = self._final(job)
         if final is not None:
             return final
-        ends = {parent: self._final_state(parent) for parent in self._record(job).get("parents", ())}
+        record = self._record(job)
+        words = explain(status.exit_code, record["staged"], status.host) if record.get("staged") else ""
+        if words:
+            reason = "exit" if status.exit_code == KEPT else "launch"
+            return self._conclude(job, replace(status, reason=reason, detail=words), state, running)
+        ends = {parent: self._final_state(parent) for parent in record.get("parents", ())}
         failed = [parent for parent, end in ends.items() if end == "failed"]
         if not failed and status.reason == "dependency":  # the scheduler knows before the parent's marker is given up
             failed = [parent for parent, end in ends.items() if end != "done"]

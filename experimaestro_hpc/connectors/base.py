@@ -23,6 +23,9 @@ class Channel(Protocol):
     def close(self) -> None:
         """Let go of it; the command sees the end of its input."""
 
+    def abort(self) -> None:
+        """End it at once, from another thread: whoever reads from it sees the end."""
+
 
 class Connector(Protocol):
     """Opens channels to one host."""

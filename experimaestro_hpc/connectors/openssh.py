@@ -52,6 +52,9 @@ class OpenSshChannel:
             self.process.kill()
             self.process.wait()
 
+    def abort(self) -> None:
+        self.process.kill()  # closing a stream would wait for whoever reads from it
+
 
 class OpenSshConnector:
     """Runs commands on ``host`` through the ``ssh`` program.

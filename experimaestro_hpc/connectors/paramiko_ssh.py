@@ -71,6 +71,9 @@ class ParamikoChannel:
     def close(self) -> None:
         _close_soon(self.channel)
 
+    def abort(self) -> None:
+        _close_soon(self.channel)
+
 
 class ParamikoConnector:
     """Runs commands on ``host`` over one connection.
@@ -129,36 +132,69 @@ def _close_soon(something: Any) -> None:
     closing.join(CLOSE_TIMEOUT)
 
 
+class AskingTransport(paramiko.Transport):
+    """Asks on a terminal for what a host wants beside a key; paramiko itself asks anywhere, and shows the answer."""
+
+    has_asked = False
+
+    def auth_interactive_dumb(self, username: str, handler: Any = None, submethods: str = "") -> list[str]:
+        if not has_terminal():
+            raise paramiko.AuthenticationException("the host asks for more than a key, and there is no terminal")
+        self.has_asked = True
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self.auth_interactive(username, _answer, submethods)
+            except paramiko.BadAuthenticationType:
+                raise
+            except paramiko.AuthenticationException:
+                if attempt == ATTEMPTS or not self.is_active():
+                    raise
+        raise AssertionError
+
+
+def _answer(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
+    for text in filter(None, (title.strip(), instructions.strip())):
+        print(text, file=sys.stderr)
+    return [input(text) if shown else getpass.getpass(text) for text, shown in prompts]
+
+
 def _open(connection: Any) -> None:
     """Open a connection, asking on a terminal for what only a person has."""
-    for _ in range(ATTEMPTS):
+    options = connection.connect_kwargs
+    options["transport_factory"] = AskingTransport
+    for attempt in range(ATTEMPTS + 1):
         try:
             connection.open()
             return
         except paramiko.ssh_exception.PasswordRequiredException:
             if not has_terminal():
                 raise
-            connection.connect_kwargs["passphrase"] = getpass.getpass(f"Passphrase of the key for {connection.host}: ")
         except paramiko.AuthenticationException:
             if not has_terminal() or not _answer_prompts(connection):
                 raise
             return
-    connection.open()
+        except paramiko.SSHException as error:
+            # a wrong passphrase has no kind of its own; until then all was well
+            if "passphrase" not in options or not _is_connected(connection):
+                raise
+            if attempt == ATTEMPTS:
+                raise paramiko.AuthenticationException("the passphrase was wrong") from error
+        connection.client.close()
+        options["passphrase"] = getpass.getpass(f"Passphrase of the key for {connection.host}: ")
+
+
+def _is_connected(connection: Any) -> bool:
+    transport = connection.client.get_transport()
+    return transport is not None and bool(transport.is_active())
 
 
 def _answer_prompts(connection: Any) -> bool:
-    """Let a person answer what the host still asks after the keys; False when it asks nothing."""
+    """Let a person answer where a host takes no key at all; False when it asks nothing, or the answers were wrong."""
     transport = connection.client.get_transport()
-    if transport is None or not transport.is_active():
+    if not _is_connected(connection) or transport.has_asked:
         return False
-
-    def answer(title: str, instructions: str, prompts: list[tuple[str, bool]]) -> list[str]:
-        for text in filter(None, (title, instructions)):
-            print(text, file=sys.stderr)
-        return [input(text) if shown else getpass.getpass(text) for text, shown in prompts]
-
     try:
-        transport.auth_interactive(connection.user, answer)
+        transport.auth_interactive_dumb(connection.user)
     except paramiko.BadAuthenticationType:
         return False
     connection.transport = transport

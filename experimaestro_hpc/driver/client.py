@@ -145,7 +145,7 @@ class RemoteClient:
         channel = self.channel
         assert channel is not None
         self.round_trips += 1
-        late = Deadline(ANSWER_TIMEOUT, channel.close)  # what waits for it then sees the end
+        late = Deadline(ANSWER_TIMEOUT, channel.abort)  # what waits for it then sees the end
         try:
             try:
                 request = {"op": operation, "arguments": arguments}

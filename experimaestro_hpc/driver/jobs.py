@@ -20,6 +20,7 @@ from .. import __version__
 from ..config.configure import VARIABLE
 from ..config.objects import ResumableTask, Task, job_name
 from ..config.serialize import job_id, params_text
+from ..errors import SubmissionError
 from ..resources import Resources
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
@@ -29,7 +30,7 @@ from .fit import choose_partition
 from .launcher import Launcher, user_dir
 from .plan import PlannedJob
 from .recipe import BuildEnvironment, Recipe, make_recipe
-from .script import ScriptJob, Scripts
+from .script import ScriptJob, Scripts, Stage
 from .snapshot import Snapshot, take_snapshot
 
 #: seconds before its time limit at which a resumable task is told of it, at most
@@ -81,7 +82,7 @@ class Job:
             partition=partition.name if partition else None,
             gpu_type=partition.gpus.type or None if partition and partition.gpus else None,
             options=options,
-            log=f"{self.name}.err",
+            log="/dev/null" if self.launcher.mirror.nodes == "staged" else f"{self.name}.err",
             warning=_warning(self.asked.duration) if isinstance(self.task, ResumableTask) else None,
         )
 
@@ -164,24 +165,25 @@ class JobMaker:
         """The folder of the code below a workspace."""
         return f".xpm/code/{self.snapshot.digest}"
 
-    def files(self, job: Job, lib: str) -> dict[str, str]:
+    def files(self, job: Job, lib: str, stage: Stage | None = None) -> dict[str, str]:
         """The texts of a job's files, by name below the workspace.
 
         :param lib: folder of the shipped package below the workspace
+        :param stage: how its node gets them, if it does not see the workspace
         """
         folder = f"jobs/{job.id}"
         return {
             f"{folder}/params.json": params_text(job.task, self.snapshot.root),
-            f"{folder}/job.json": json.dumps(self.record(job), indent=1) + "\n",
-            f"{folder}/job.sh": self.scripts.render(self._script(job, job.request, lib)),
+            f"{folder}/job.json": json.dumps(self.record(job, stage), indent=1) + "\n",
+            f"{folder}/job.sh": self.scripts.render(self._script(job, job.request, lib, stage)),
         }
 
-    def array_script(self, job: Job, elements: Mapping[int, str], lib: str) -> str:
+    def array_script(self, job: Job, elements: Mapping[int, str], lib: str, stage: Stage | None = None) -> str:
         """The script of an array of jobs, given by index, that are all like ``job``."""
         array = {index: f"jobs/{one}" for index, one in elements.items()}
-        return self.scripts.render(self._script(job, replace(job.request, array=True), lib), array)
+        return self.scripts.render(self._script(job, replace(job.request, array=True), lib, stage), array)
 
-    def _script(self, job: Job, request: Request, lib: str) -> ScriptJob:
+    def _script(self, job: Job, request: Request, lib: str, stage: Stage | None) -> ScriptJob:
         recipe = self.recipe(job.launcher)
         folders = [self.code if path == "." else f"{self.code}/{path}" for path in self.snapshot.import_paths]
         return ScriptJob(
@@ -196,10 +198,19 @@ class JobMaker:
             environment=job.launcher.environment,
             folder=recipe.folder if recipe else "",
             is_build=isinstance(job.task, BuildEnvironment),
+            directory=f"jobs/{job.id}",
+            stage=stage,
         )
 
-    def record(self, job: Job) -> dict[str, Any]:
+    def record(self, job: Job, stage: Stage | None = None) -> dict[str, Any]:
         """``job.json`` as it is before the submission."""
+        tokens = job.task.__dict__["__xpm__"].tokens
+        if stage is not None and tokens:
+            raise SubmissionError(
+                "tasks on nodes that do not see the workspace cannot share tokens",
+                where=job.id,
+                hint="limit them otherwise, or take nodes = 'shared' in [mirror] of the launcher file",
+            )
         task, identifier = job.id.split("/")
         recipe = self.recipe(job.launcher)
         return {
@@ -210,7 +221,8 @@ class JobMaker:
             "name": job.name,
             "parents": list(job.parents),
             "tags": job.tags,
-            "tokens": job.task.__dict__["__xpm__"].tokens,
+            "tokens": tokens,
+            **({"staged": stage.login} if stage else {}),
             "launcher": _place(job.launcher),
             "scheduler": job.launcher.scheduler,
             "partition": job.request.partition,

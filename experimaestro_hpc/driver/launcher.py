@@ -88,13 +88,15 @@ class Mirror:
     :ivar pull: patterns, relative to a job directory, of what comes back by itself besides logs and records
     :ivar max_pull: larger files stay on the cluster; in bytes
     :ivar nodes: ``shared``: the nodes see the workdir; ``staged``: what a task needs is copied to and fro
-    :ivar scratch: where to, for ``staged``; expanded on the node
+    :ivar scratch: where to, for ``staged``; expanded on the node, where an unset ``$TMPDIR`` is ``/tmp``
+    :ivar login: the login node as the nodes reach it with ssh, for ``staged``; empty: by the name that it gives itself
     """
 
     pull: tuple[str, ...] = ("*.json",)
     max_pull: int = 50 * 1024**2
     nodes: NodeFiles = "shared"
     scratch: str = "$TMPDIR"
+    login: str = ""
 
 
 @dataclass(frozen=True)
@@ -283,6 +285,7 @@ def _mirror(table: Table) -> Mirror:
         max_pull=Mirror.max_pull if max_pull is None else max_pull,
         nodes=table.choice("nodes", _NODE_FILES, "shared"),
         scratch=table.text("scratch", Mirror.scratch, can_be_empty=False),
+        login=table.text("login"),
     )
 
 

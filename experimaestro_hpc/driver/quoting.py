@@ -12,8 +12,8 @@ def path_there(text: str) -> str:
     >>> path_there("~/my venv/bin/python")
     '"$HOME"/\'my venv/bin/python\''
     """
-    found = re.fullmatch(r"(~|\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\})/(.+)", text)
+    found = re.fullmatch(r"(~|\$[A-Za-z_]\w*|\$\{[A-Za-z_]\w*\})(?:/(.*))?", text, re.DOTALL)
     if not found:
         return shlex.quote(text)
     start = "$HOME" if found.group(1) == "~" else found.group(1)
-    return f'"{start}"/{shlex.quote(found.group(2))}'
+    return f'"{start}"/{shlex.quote(found.group(2))}' if found.group(2) else f'"{start}"'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,22 @@ def quoted(value: object) -> object:
 
 
 @dataclass(frozen=True)
+class Stage:
+    """How a node that does not see the workspace gets what a task needs: from the login node, over SSH.
+
+    :param login: the login node, as the nodes know it
+    :param remote: the command that answers there
+    :param scratch: where to put it on the node; ``~`` and ``$NAME`` at its start are expanded there
+    :param code: folder with the code snapshot, below the workspace
+    """
+
+    login: str
+    remote: str
+    scratch: str
+    code: str
+
+
+@dataclass(frozen=True)
 class ScriptJob:
     """What a script is made from, beside what the scheduler is asked for.
 
@@ -45,6 +61,8 @@ class ScriptJob:
     :param environment: the rest of what surrounds it
     :param folder: where it is built, below the workspace; "" if it has no manager
     :param is_build: whether this is the job that builds it
+    :param directory: the job's, below the workspace
+    :param stage: for nodes that do not see the workspace
     """
 
     scheduler: str
@@ -58,6 +76,8 @@ class ScriptJob:
     environment: Environment = field(default_factory=Environment)
     folder: str = ""
     is_build: bool = False
+    directory: str = ""
+    stage: Stage | None = None
 
 
 class Scripts:
@@ -98,6 +118,8 @@ class Scripts:
             "lib": job.lib,
             "code": list(job.code),
             "array": array,
+            "directory": job.directory,
+            "stage": job.stage and replace(job.stage, scratch=Markup(path_there(job.stage.scratch))),
             "request": job.request,
         }
         return self._render("build.sh.j2" if job.is_build else f"{job.scheduler}.sh.j2", values)

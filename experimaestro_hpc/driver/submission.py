@@ -20,7 +20,9 @@ from .mirror import pack, pull, write_here
 from .monitor import Monitor, short
 from .plan import Plan, make_plan, with_done_here
 from .refresh import forget_ends
+from .script import Stage
 from .session import Session
+from .stage import stage_of
 from .transfer import send_code, send_up
 
 
@@ -47,6 +49,7 @@ class Submission:
         self.jobs = jobs
         self.all = {**earlier, **jobs}
         self.make_whole = make_whole
+        self.stage: Stage | None = None
 
     def run(self, monitor: Monitor) -> None:
         """Ask, plan, submit, and tell what was done.
@@ -66,6 +69,8 @@ class Submission:
             python=python,
             environment=recipe.digest if recipe else "",
         )
+        if launcher.mirror.nodes == "staged":
+            self.stage = stage_of(launcher, session.client.hello(), session.shipment.folder, self.maker.code)
         known["states"].update(self._adopt(known["states"]))
         states, lacking = with_done_here(planned, known["states"], self._done_elsewhere(), self.make_whole)
         if session.is_here:
@@ -84,7 +89,7 @@ class Submission:
             self._submit(plan, not known["has_code"], monitor)
         if not session.is_here:  # the first time that this workspace hears of them: another one has submitted them
             for job in (job for job in plan.attach if not session.layout.record(job)):
-                write_here(session, self.maker.files(self.all[job], session.shipment.folder))
+                write_here(session, self.maker.files(self.all[job], session.shipment.folder, self.stage))
                 self._note_native(job, states[job].get("native_id"))
         pull(session, plan.reuse)
         monitor.states.update({job: {**states[job], "state": "done"} for job in plan.reuse})
@@ -169,10 +174,10 @@ class Submission:
             token = secrets.token_hex(6)
             first = self.all[group.jobs[0]]
             for job in group.jobs:
-                files.update(self.maker.files(self.all[job], lib))
+                files.update(self.maker.files(self.all[job], lib, self.stage))
                 files.update(self.maker.sent_with(self.all[job]))
             if len(group.jobs) > 1:
-                files[f"batches/{token}/array.sh"] = self.maker.array_script(first, group.elements, lib)
+                files[f"batches/{token}/array.sh"] = self.maker.array_script(first, group.elements, lib, self.stage)
             groups.append(
                 {
                     "token": token,

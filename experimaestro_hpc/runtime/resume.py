@@ -6,6 +6,7 @@ Loaded only for resumable tasks. A warning before the time limit (SIGUSR2) and a
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: seconds to wait for the end that a requeued job is given
 END_PATIENCE = 120.0
+#: seconds to wait until what the task has saved is where its next start finds it, if that may be on another node
+FLUSH_PATIENCE = 600.0
 
 
 class Ended(GracefulTimeout):
@@ -60,6 +63,8 @@ def start_again(environ: Mapping[str, str], record: Mapping[str, Any]) -> bool:
     if not native or (times is not None and earlier + int(environ.get("SLURM_RESTART_COUNT") or 0) >= times):
         return False
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if not _flush(environ.get("XPM_HPC_FLUSH", "")):
+        return False
     try:
         asked = subprocess.run(["scontrol", "requeue", native], stdin=subprocess.DEVNULL, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -68,4 +73,25 @@ def start_again(environ: Mapping[str, str], record: Mapping[str, Any]) -> bool:
     if asked.returncode:
         return False
     time.sleep(END_PATIENCE)
+    return True
+
+
+def _flush(path: str) -> bool:
+    """On a node that does not see the workspace: have the job's files copied there; False when they are not.
+
+    :param path: of a file that asks for it, and that is removed when it is done
+    """
+    if not path:
+        return True
+    try:
+        with open(path, "w"):
+            pass
+    except OSError as error:
+        print(f"xpm-hpc: the job cannot be started again: {error}", file=sys.stderr)
+        return False
+    deadline = time.monotonic() + FLUSH_PATIENCE
+    while os.path.exists(path):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
     return True

@@ -83,7 +83,7 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     try:
         if not record:
             raise Failure("launch", "its job.json is missing or cannot be read, so its parents are not known")
-        _check_parents(workspace, record.get("parents") or [])
+        check_parents(workspace, record.get("parents") or [])
         code = _execute(workspace, job, directory, record)
     except GracefulTimeout as stop:
         code, end = 1, _stopped(stop, record)
@@ -199,7 +199,7 @@ def _advice(error: Exception) -> str:
     return f"the task cannot be loaded {where}: {type(error).__name__}: {error}"
 
 
-def _check_parents(workspace: str, parents: list[str]) -> None:
+def check_parents(workspace: str, parents: list[str]) -> None:
     """All parents must have ended well, whatever the scheduler says.
 
     :raises Failure: ``dependency``, with the parent's name

@@ -113,6 +113,8 @@ class Scheduler(abc.ABC):
     command: ClassVar[str] = ""
     #: whether many equal jobs can be one submission
     arrays: ClassVar[bool] = False
+    #: whether it copies a job's script to the node, so that one that does not see the workspace can run it
+    copies_script: ClassVar[bool] = False
     #: whether elements of an array can depend on the elements of another array with the same index
     corresponds: ClassVar[bool] = False
     #: whether it ends by itself what waits for a job that failed; otherwise whoever watches the jobs does

@@ -156,7 +156,9 @@ def options_of(request: Request) -> dict[str, object]:
         options["gres"] = gpus
     if request.warning and "signal" not in options:
         options["signal"] = f"B:USR2@{request.warning}"
-    log = "%a.log" if request.array else request.log.replace("%", "%%")
+    log = request.log.replace("%", "%%")
+    if request.array and not log.startswith("/"):
+        log = "%a.log"
     return {**options, "output": log, "error": log, "open-mode": "append"}
 
 
@@ -318,6 +320,7 @@ class Slurm(CommandScheduler):
     name = "slurm"
     command = "sbatch"
     arrays = True
+    copies_script = True
     corresponds = True
 
     def __init__(self, workspace: str, commands: Commands | None = None, pyslurm: Pyslurm | None = None) -> None:

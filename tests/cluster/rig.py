@@ -17,6 +17,7 @@ A host is a network, a mount and a UTS namespace; one more network namespace has
     gate      a jump host: its own /home, no Slurm commands
     login     slurmctld, slurmdbd, MariaDB, sshd
     c1 c2     slurmd, sshd
+    p1 p2     the same, in partition "private": each has its own /home, and shares no files with login
     oarfront  OAR's server, PostgreSQL, sshd
     o1 o2     the sshd through which OAR starts jobs; users cannot log in
 
@@ -339,7 +340,7 @@ class Rig:
                     self._on_login(f"scancel {' '.join(jobs)}")
         self._start_dead("slurmd", *(f"slurmd-{node}" for node in NODES))
         with self._step("nodes ready", "slurmctld"):
-            wait(self._nodes_are_ready, "both nodes to take jobs", 60)
+            wait(self._nodes_are_ready, "the nodes to take jobs", 60)
             if fresh:
                 wait(lambda: not self._jobs(), "the jobs of an earlier life to end", 60)
         self._start_oar(fresh)
@@ -399,7 +400,7 @@ class Rig:
         return set(self._on_login("squeue --noheader --format=%F").split())
 
     def _nodes_are_ready(self) -> bool:
-        states = self._on_login("sinfo --noheader --Node --partition=cpu --format=%T").split()
+        states = self._on_login("sinfo --noheader --Node --partition=cpu,private --format=%T").split()
         return len(states) == len(NODES) and set(states) <= READY
 
     def _on_login(self, *lines: str, check: bool = True) -> str:

@@ -19,10 +19,13 @@ ADDRESSES = {
     "oarfront": "10.77.0.2",
     "o1": "10.77.0.21",
     "o2": "10.77.0.22",
+    "p1": "10.77.0.31",
+    "p2": "10.77.0.32",
 }
 SILENT_ADDRESS = "10.77.0.99"  # packets go there and nothing ever comes back
 HOSTS = tuple(ADDRESSES)
-NODES = ("c1", "c2")
+PRIVATE_NODES = ("p1", "p2")  # they share no files with the login node
+NODES = ("c1", "c2", *PRIVATE_NODES)
 OAR_NODES = ("o1", "o2")
 OAR_HOSTS = ("oarfront", *OAR_NODES)
 USERS = ("alice", "bob")
@@ -83,7 +86,7 @@ def hosts_file() -> str:
 
 
 def slurm_conf(root: Path, settings: Settings) -> str:
-    """slurm.conf: two nodes that claim 16 processors and 4 GPUs each, and a quick scheduler."""
+    """slurm.conf: two nodes that claim 16 processors and 4 GPUs each, two private ones, and a quick scheduler."""
     return f"""\
 ClusterName=rig
 SlurmctldHost=login({ADDRESSES["login"]})
@@ -127,9 +130,18 @@ JobAcctGatherFrequency=1
 
 GresTypes=gpu
 NodeName=c[1-2] CPUs=16 CoresPerSocket=16 RealMemory=16000 Gres=gpu:h100:{GPUS_PER_NODE} State=UNKNOWN
-PartitionName=cpu Nodes=c[1-2] Default=YES MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF
+{private_nodes()}PartitionName=cpu Nodes=c[1-2] Default=YES MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF
 PartitionName=gpu Nodes=c[1-2] MaxTime=02:00:00 PriorityTier=10 PreemptMode=OFF
 PartitionName=scav Nodes=c[1-2] MaxTime=1-00:00:00 PriorityTier=1 PreemptMode=REQUEUE
+"""
+
+
+def private_nodes() -> str:
+    """The lines of slurm.conf for the nodes that share no files, which have a partition of their own."""
+    names = ",".join(PRIVATE_NODES)
+    return f"""\
+NodeName={names} CPUs=16 CoresPerSocket=16 RealMemory=16000 State=UNKNOWN
+PartitionName=private Nodes={names} MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF
 """
 
 

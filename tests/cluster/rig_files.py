@@ -4,7 +4,7 @@ An instance's root directory holds
 
     etc/        what is seen as /etc/hosts and /etc/slurm, and the configuration of every sshd
     keys/       the keys of users and hosts, made once
-    laptop/home, gate/home, cluster/home, oar/home, scratch/HOST
+    laptop/home, gate/home, cluster/home, oar/home, p1/home, p2/home, scratch/HOST
     state/, spool/NODE, dev/, mysql/     Slurm's and MariaDB's
     oar/    OAR's and PostgreSQL's, see rig_oar
     log/, run/  of the running instance: NAME.log and NAME.pid for every host and daemon, settings.json
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import rig_config as config
 import rig_oar
-from rig_config import ADDRESSES, GPUS_PER_NODE, NODES, OAR_HOSTS, USERS, Settings
+from rig_config import ADDRESSES, GPUS_PER_NODE, NODES, OAR_HOSTS, PRIVATE_NODES, USERS, Settings
 from rig_machine import make_directory, run, write_file
 
 USER_KEYS = ("laptop", "cluster", "refused", "oar")  # no host accepts the third; the last is the user oar's
@@ -30,7 +30,8 @@ HOST_KEYS = ("gate", "login", *NODES, *OAR_HOSTS, "changed", "unknown", "former"
 
 def home(root: Path, host: str, user: str) -> Path:
     """A user's home directory on a host, as seen from outside."""
-    place = host if host in ("laptop", "gate") else "oar" if host in OAR_HOSTS else "cluster"
+    own = ("laptop", "gate", *PRIVATE_NODES)
+    place = host if host in own else "oar" if host in OAR_HOSTS else "cluster"
     return root / place / "home" / user
 
 
@@ -90,7 +91,7 @@ def _write_configuration(root: Path, settings: Settings) -> None:
 def _make_homes(root: Path, user: str) -> None:
     """A user's home directories with what ssh needs in them; other files in them stay."""
     accepted = "".join(f"{_public_key(root, name)} {name}\n" for name in ("laptop", "cluster"))
-    for host in ("laptop", "gate", "login", "oarfront"):
+    for host in ("laptop", "gate", "login", "oarfront", *PRIVATE_NODES):
         make_directory(home(root, host, user).parent)
         make_directory(home(root, host, user), user)
         make_directory(home(root, host, user) / ".ssh", user, 0o700)
@@ -108,7 +109,8 @@ def _make_homes(root: Path, user: str) -> None:
         "id_ed25519": (root / "keys/cluster").read_text(),
     }
     oar = cluster | {"known_hosts": _known_hosts(root, "oarfront")}
-    for host, files in (("laptop", laptop), ("login", cluster), ("oarfront", oar)):
+    private = [(node, cluster) for node in PRIVATE_NODES]
+    for host, files in (("laptop", laptop), ("login", cluster), ("oarfront", oar), *private):
         for name, text in files.items():
             write_file(home(root, host, user) / ".ssh" / name, text, user, 0o600)
 

@@ -11,6 +11,7 @@ import pytest
 from job_directory import LONG, Job, Workspace, lib
 
 from experimaestro_hpc import __version__
+from experimaestro_hpc.runtime import resume
 
 TASKS = """
 import os, sys, time
@@ -567,3 +568,16 @@ def test_outputs_of_another_task(workspace):
         "made 3",
         f"['{source.directory}/m.pt', \"'source'\", '{job.directory}/m.pt', None]",
     ]
+
+
+def test_files_are_copied_back_before_a_job_is_started_again(tmp_path, monkeypatch):
+    """On a node that does not see the workspace the job's script does that, when a file asks for it."""
+    monkeypatch.setattr(resume, "FLUSH_PATIENCE", 30.0)
+    asked = tmp_path / "flush"
+    monkeypatch.setattr(resume.time, "sleep", lambda _seconds: asked.unlink())
+    assert resume._flush(str(asked))
+    assert resume._flush("")
+    assert not resume._flush(str(tmp_path / "no/such/folder"))
+    monkeypatch.setattr(resume.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(resume, "FLUSH_PATIENCE", 0.01)
+    assert not resume._flush(str(asked))

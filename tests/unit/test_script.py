@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experimaestro_hpc.driver.data import shipped_data
-from experimaestro_hpc.driver.script import ScriptJob, Scripts, quoted
+from experimaestro_hpc.driver.script import ScriptJob, Scripts, Stage, quoted
 from experimaestro_hpc.errors import SubmissionError, TemplateError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers.base import Request
@@ -59,11 +59,21 @@ STRANGE = replace(
     setup=[],
     env={"WORDS": HOSTILE, "LINES_": "two\nlines\n\n", "EMPTY": "", "QUOTE": "'", "DASH": "-n"},
 )
+STAGED = replace(
+    STRANGE,
+    directory=f"jobs/{HOSTILE}/aa",
+    stage=Stage(HOSTILE, f"exec sh -c {shlex.quote(HOSTILE)}", f"$TMPDIR/{HOSTILE}", f".xpm/code/{HOSTILE}"),
+)
 ARRAY = replace(PLAIN, request=replace(PLAIN.request, array=True))
 GOLDENS: dict[str, tuple[ScriptJob, dict[int, str] | None]] = {
     "slurm-plain": (PLAIN, None),
     "slurm-hostile": (STRANGE, None),
     "slurm-array": (ARRAY, {0: "jobs/test.concat/aa", 2: "jobs/test.concat/bb", 17: f"jobs/{HOSTILE}/cc"}),
+    "slurm-staged": (STAGED, None),
+    "slurm-staged-array": (
+        replace(STAGED, request=replace(STAGED.request, array=True, log="/dev/null")),
+        {0: "jobs/test.concat/aa", 17: f"jobs/{HOSTILE}/cc"},
+    ),
     "local-plain": (PLAIN_LOCAL, None),
     "local-hostile": (replace(STRANGE, scheduler="local", request=Request("x", log="x.err")), None),
 }

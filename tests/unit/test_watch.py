@@ -725,3 +725,30 @@ def test_a_job_that_runs_is_not_ended_for_its_parents_sake(place):
     scheduler.answer = {"8": RUNNING}
     assert place.state()["state"] == "running"
     assert scheduler.cancelled == []
+
+
+# --- Nodes that do not see the workspace
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "words"),
+    [
+        (117, "launch", "the login node refused the node's SSH (node1 to login)"),
+        (118, "launch", "ssh -o BatchMode=yes login true"),
+        (119, "exit", "they are kept for a week"),
+    ],
+)
+def test_a_node_that_could_tell_nobody(place, status, reason, words):
+    place.submitted(JOB, "7")
+    place.write(JOB, "job.json", {**place.layout.record(JOB), "staged": "login"})
+    place.scheduler.answer = {"7": Status("ended", "exit", "FAILED", status, "node1")}
+    state = place.state()
+    assert (state["state"], state["reason"]) == ("failed", reason)
+    assert words in state["message"]
+    assert place.layout.marker(JOB)["reason"] == reason
+
+
+def test_the_same_exit_status_of_another_job_is_its_own(place):
+    place.submitted(JOB, "7")
+    place.scheduler.answer = {"7": Status("ended", "exit", "FAILED", 117, "node1")}
+    assert place.state()["state"] == "running"  # its marker is awaited

@@ -1,0 +1,280 @@
+"""What the login node does for nodes that do not see the workspace: give, note, take, fail."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import experimaestro_hpc
+from experimaestro_hpc.agent import stage as module
+from experimaestro_hpc.agent.layout import Layout
+from experimaestro_hpc.agent.stage import ENDS, Stage, explain, move_tree
+from experimaestro_hpc.driver.launcher import parse_launcher
+from experimaestro_hpc.driver.stage import stage_of
+from experimaestro_hpc.errors import LauncherError, WorkspaceError
+
+JOB, PARENT, ABOVE = "it's a.task/aa", "b.parent/bb", "c.above/cc"
+NONCE = "12345"
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch):
+    monkeypatch.setattr("experimaestro_hpc.runtime.run.MARKER_PATIENCE", 0.0)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A workspace with a chain of three jobs, of which the first two are done."""
+    layout = Layout(tmp_path / "work space")
+    for job, parents in ((ABOVE, []), (PARENT, [ABOVE]), (JOB, [PARENT])):
+        folder = layout.job(job)
+        folder.mkdir(parents=True)
+        (folder / "job.json").write_text(json.dumps({"parents": parents, "code": ".xpm/code/c"}))
+        (folder / "data").write_text(job)
+        if job != JOB:
+            Path(f"{layout.stem(job)}.done").write_text("{}")
+    for name in (".xpm/lib/l/code.py", ".xpm/code/c/script.py"):
+        (layout.root / name).parent.mkdir(parents=True)
+        (layout.root / name).write_text("pass")
+    return layout
+
+
+def given(layout: Layout, have: tuple[str, ...] = ()) -> tuple[str, str, list[str]]:
+    """Token, name, and the names of the files."""
+    stream = io.BytesIO()
+    lines: list[str] = []
+
+    def answer(*said: str) -> io.BytesIO:
+        lines.extend(said)
+        return stream
+
+    Stage(layout, JOB, ".xpm/lib/l").give(have, answer)
+    with tarfile.open(fileobj=io.BytesIO(stream.getvalue())) as tar:
+        return lines[0], lines[1], [one.name for one in tar if not one.isdir()]
+
+
+def test_all_that_a_task_may_look_at_is_given_and_its_lock_last(layout):
+    token, name, names = given(layout)
+    assert name == "task"
+    assert names[-1] == f"jobs/{JOB}/.lock"
+    assert set(names) == {
+        ".xpm/lib/l/code.py",
+        ".xpm/code/c/script.py",
+        *(f"jobs/{job}/{file}" for job in (JOB, PARENT, ABOVE) for file in ("job.json", "data")),
+        f"jobs/{PARENT}/parent.done",
+        f"jobs/{ABOVE}/above.done",
+        f"jobs/{JOB}/.lock",
+    }
+    assert (layout.job(JOB) / ".lock").read_text() == token
+
+
+def test_what_the_node_has_is_not_given_again(layout):
+    names = given(layout, (".xpm/lib/l", ".xpm/code/c"))[2]
+    assert not [name for name in names if name.startswith(".xpm")]
+
+
+def test_of_a_link_that_leaves_its_folder_the_node_gets_what_it_leads_to(layout, tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/away").write_text("far")
+    (layout.job(PARENT) / "wide").symlink_to(tmp_path / "far")
+    (layout.job(PARENT) / "near").symlink_to("data")
+    (layout.job(PARENT) / "broken").symlink_to("/no/such")
+    os.mkfifo(layout.job(PARENT) / "pipe")
+    names = given(layout)[2]
+    assert f"jobs/{PARENT}/wide/away" in names
+    assert f"jobs/{PARENT}/near" in names
+    assert f"jobs/{PARENT}/broken" in names
+    assert f"jobs/{PARENT}/pipe" not in names
+
+
+def test_a_job_that_is_not_there(layout):
+    with pytest.raises(WorkspaceError, match="there is no "):
+        Stage(layout, "x.y/zz", ".xpm/lib/l").give((), lambda *_lines: io.BytesIO())
+
+
+@pytest.mark.parametrize(
+    ("before", "pieces", "after"),
+    [
+        (None, b"0 5 task.out\nhello", b"hello"),
+        (b"hello", b"5 6 task.out\n world", b"hello world"),
+        (b"longer than that", b"0 3 task.out\nnew", b"new"),  # the log of a new start
+        (b"ab", b"1 2 task.out\n\0\n0 0 task.err\n", b"a\0\n"),
+        (b"{}", b"-1 7 task.out\n{1: 2}\n", b"{1: 2}\n"),
+    ],
+)
+def test_pieces_of_logs(layout, before, pieces, after):
+    token = given(layout)[0]
+    log = layout.job(JOB) / "task.out"
+    if before is not None:
+        log.write_bytes(before)
+    assert Stage(layout, JOB, "").note(token, io.BytesIO(pieces))
+    assert log.read_bytes() == after
+    assert not list(log.parent.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    "pieces", [b"0 1 ../task.out\nx", b"0 1 .lock\nx", b"0 9 task.out\nshort", b"-1 9 task.out\nx", b"x"]
+)
+def test_pieces_that_are_wrong_or_cut_off(layout, pieces):
+    token = given(layout)[0]
+    with pytest.raises((WorkspaceError, ValueError)):
+        Stage(layout, JOB, "").note(token, io.BytesIO(pieces))
+    assert not list(layout.job(JOB).glob("*.tmp"))
+
+
+def test_whoever_was_given_the_files_before_can_write_no_more(layout):
+    first = given(layout)[0]
+    second = given(layout)[0]
+    stage = Stage(layout, JOB, "")
+    assert not stage.note(first, io.BytesIO(b"0 1 task.out\nx"))
+    assert not stage.fail(first, "launch", "of the first")
+    assert not (layout.job(JOB) / "task.out").exists()
+    assert stage.fail(second, "launch", "of the second")
+    assert layout.marker(JOB)["message"] == "of the second"
+    assert layout.record(JOB)["reason"] == "launch"
+    assert layout.record(JOB)["parents"] == [PARENT]
+
+
+def asked(layout: Layout, lines: list[str], body: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """A request, to a process of its own."""
+    source = Path(experimaestro_hpc.__file__).parent.parent
+    code = "import sys; from experimaestro_hpc.agent.stage import main; sys.exit(main(sys.argv[1], '.xpm/lib/l'))"
+    return subprocess.run(
+        [sys.executable, "-c", code, str(layout.root)],
+        input="".join(f"{line}\n" for line in lines).encode() + body,
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(source)},
+    )
+
+
+def packed(files: dict[str, bytes]) -> bytes:
+    """A tar stream."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(f"./{name}")
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def test_what_a_task_has_left_is_taken_in(layout):
+    token = given(layout)[0]
+    folder = layout.job(JOB)
+    (folder / "old").write_text("of the start before")
+    Path(f"{layout.stem(JOB)}.failed").write_text("{}")
+    gone = "b2xkAC4uLy4uL2IucGFyZW50L2JiL2RhdGEA"  # old, and another job's data
+    body = packed({"data": b"new", "out/-n": b"n", "two\nlines": b"", "task.done": b"{}", ".lock": token.encode()})
+    ended = asked(layout, ["take", NONCE, JOB, token, gone], body)
+    assert ended.stdout.decode() == f"xpm-hpc {NONCE}\nok\n", ended
+    assert (folder / "data").read_text() == "new"
+    assert (folder / "out/-n").read_text() == "n"
+    assert (folder / "two\nlines").exists()
+    assert not (folder / "old").exists()
+    assert (layout.job(PARENT) / "data").exists()
+    assert layout.marker(JOB)["state"] == "done"
+    assert not Path(f"{layout.stem(JOB)}.failed").exists()
+    assert list((layout.internal / "incoming").iterdir()) == []
+
+
+def test_a_stream_that_was_cut_leaves_nothing(layout):
+    token = given(layout)[0]
+    whole = packed({"data": b"new", "task.done": b"{}", ".lock": token.encode()})
+    for length in (0, 700, 1024, len(whole) - 10240 + 1024):  # inside a file, and between two
+        ended = asked(layout, ["take", NONCE, JOB, token, ""], whole[:length])
+        assert ended.returncode == 1, length
+        assert b"ok" not in ended.stdout
+    assert (layout.job(JOB) / "data").read_text() == JOB
+    assert layout.marker(JOB) is None
+    assert list((layout.internal / "incoming").iterdir()) == []
+
+
+def test_a_request_from_an_older_start(layout):
+    older = given(layout)[0]
+    given(layout)
+    ended = asked(layout, ["take", NONCE, JOB, older, ""], packed({"data": b"new", ".lock": older.encode()}))
+    assert ended.stdout.decode() == f"xpm-hpc {NONCE}\nother\n"
+    assert (layout.job(JOB) / "data").read_text() == JOB
+
+
+def test_requests_over_standard_input(layout):
+    gave = asked(layout, ["give", NONCE, JOB, ".xpm/lib/l", ""])
+    first, token, name, _ = gave.stdout.split(b"\n", 3)
+    assert (first.decode(), name) == (f"xpm-hpc {NONCE}", b"task")
+    failed = asked(layout, ["fail", NONCE, JOB, token.decode(), "launch"], b"words\nof two lines")
+    assert failed.stdout.decode() == f"xpm-hpc {NONCE}\nok\n"
+    assert layout.marker(JOB)["message"] == "words\nof two lines"
+    wrong = asked(layout, ["give", NONCE, "../../etc", ""])
+    assert wrong.returncode != 0
+    assert b"xpm-hpc" not in wrong.stdout
+
+
+def test_files_that_were_folders_and_folders_that_were_files(tmp_path):
+    old, new = tmp_path / "old", tmp_path / "new"
+    (old / "was folder").mkdir(parents=True)
+    (old / "was folder/x").touch()
+    (old / "was file").touch()
+    (old / "was link").symlink_to(tmp_path)
+    (new / "was file").mkdir(parents=True)
+    (new / "was file/y").touch()
+    (new / "was folder").touch()
+    (new / "was link").mkdir()
+    (new / "was link/z").touch()
+    move_tree(new, old)
+    assert (old / "was folder").is_file()
+    assert (old / "was file/y").is_file()
+    assert (old / "was link/z").is_file()
+    assert not (tmp_path / "z").exists()
+
+
+def test_markers_come_last(tmp_path, monkeypatch):
+    moved = []
+    replace = Path.replace
+    monkeypatch.setattr(Path, "replace", lambda self, target: (moved.append(self.name), replace(self, target))[1])
+    new = tmp_path / "new"
+    new.mkdir()
+    for name in ("a.done", "z", "b"):
+        (new / name).touch()
+    move_tree(new, tmp_path / "old")
+    assert moved[-1] == "a.done"
+
+
+@pytest.mark.parametrize("status", [*ENDS, None, 0, 1, 126])
+def test_what_the_end_of_a_script_means(status):
+    words = explain(status, "login", "p1")
+    assert bool(words) == (status in ENDS)
+    if status in (117, 118):
+        assert "ssh -o BatchMode=yes login true" in words
+    assert module.ENDS[117] in explain(117, "login", "")
+
+
+HELLO = {"host": "login", "root": "/home/it's a/xpm", "executable": "/usr/bin/python3"}
+
+
+def launcher(text: str):
+    return parse_launcher(text, name="one", path=Path("one.toml"))
+
+
+def test_how_a_node_gets_the_files():
+    made = stage_of(launcher('scheduler = "slurm"\n[mirror]\nnodes = "staged"\nscratch = "/x"\n'), HELLO, "l", "c")
+    assert (made.login, made.scratch, made.code) == ("login", "/x", "c")
+    assert made.remote.startswith("exec sh -c ")
+    other = launcher('scheduler = "slurm"\n[mirror]\nnodes = "staged"\nlogin = "front"\n')
+    assert stage_of(other, HELLO, "l", "c").login == "front"
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "root", "words"),
+    [("oar", "/x", "not possible with oar"), ("local", "/x", "not possible with local"), ("slurm", "/x%j", "a %")],
+)
+def test_where_it_cannot_be_done(scheduler, root, words):
+    text = f'scheduler = "{scheduler}"\n[mirror]\nnodes = "staged"\n'
+    with pytest.raises(LauncherError, match=words):
+        stage_of(launcher(text), {**HELLO, "root": root}, "l", "c")
