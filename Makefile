@@ -1,7 +1,8 @@
 # make demo   everything for a first look: environment, install, helloworld on this machine, xpm-hpc jobs
-# make test   system packages (as root on Debian), environment, linters, types, all tests
+# make test   system packages (as root on Debian), environment, linters, types, all tests but the slow ones
 # make check  linters, types and the tests that need no cluster
-# make faults what can go wrong, against the test cluster; make test-kill: the same for 100 rounds of kills (10 minutes)
+# make slow   the slow ones: what can go wrong on a real Slurm, staged nodes, connections, transfers, environments
+# make test-kill   submissions killed at every step, 100 rounds (8 minutes)
 # make test-newer-slurm   queries and submissions on Debian sid's Slurm, in a chroot, with and without pyslurm (as root
 #             on Debian): 4 minutes the first time (200 s for the chroot, which takes 1.1 GB), then 30 s
 # make bench  figures: start-up, local tasks, round trips, OAR (ten minutes), files beside rsync, a slow link
@@ -12,14 +13,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-newer-slurm check lint unit cluster faults test-kill system bench up down clean
+.PHONY: demo test test-newer-slurm check lint unit cluster slow test-kill system bench up down clean
 
 demo: $(INSTALLED)
 	$(BIN)/python docs/examples/helloworld.py demo-workdir --port 0 --sleeptime 0.2
 	$(BIN)/xpm-hpc jobs --workdir demo-workdir
 
 test: system lint $(INSTALLED)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow'
 
 # No environment of ours: the chroot has its own Python. The chroot is kept until its recipe changes, or `make clean`.
 test-newer-slurm:
@@ -38,8 +39,8 @@ unit: $(INSTALLED)
 cluster: system $(INSTALLED)
 	$(BIN)/python -m pytest tests/cluster
 
-faults: system $(INSTALLED)
-	$(BIN)/python -m pytest tests/faults
+slow: system $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
 
 test-kill: system $(INSTALLED)
 	XPM_HPC_KILL_ROUNDS=$${XPM_HPC_KILL_ROUNDS:-100} $(BIN)/python -m pytest tests/faults/test_kill.py

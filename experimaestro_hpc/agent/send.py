@@ -26,6 +26,8 @@ from .watch import Watcher
 #: seconds before a submission without a clear answer is looked for, and then tried again; after these it is left
 #: to whoever watches the jobs
 PAUSES = (1.0, 3.0)
+#: dependencies up to which each is named by itself; thousands do not fit on a command line
+FEW = 100
 
 
 class Sender:
@@ -71,6 +73,8 @@ class Sender:
         rest = dict(receipt.jobs)
         for call in split(ready, self.scheduler.corresponds):
             pieces = _doubling(call.indexes) if cautious else [call.indexes]
+            # a few are clearer one by one, in what the scheduler shows
+            waits = list(call.dependencies) if len(call.dependencies) <= FEW else shortened(call.dependencies, sizes)
             while pieces:
                 indexes = pieces.pop(0)
                 if self.full:
@@ -78,7 +82,7 @@ class Sender:
                     continue
                 part = self._part(receipt, [str(index) for index in indexes], rest)
                 try:
-                    self._call(part, shortened(call.dependencies, sizes), call.corresponding)
+                    self._call(part, waits, call.corresponding)
                 except NoRoom as error:
                     if len(indexes) > 1:  # fewer may fit
                         half = len(indexes) // 2

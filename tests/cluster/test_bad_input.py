@@ -350,7 +350,7 @@ def test_nasty_names_stay_names(desk):
     says = [one for one in listed if one["task"].endswith(".say")]
     assert {one["tags"][arguments[2]] for one in says} == {word, word * 2}
     assert {one["experiments"][0] for one in listed} == {arguments[1]}
-    table = desk.run("xpm-hpc", "jobs", "--workdir", workdir).ok().out
+    table = desk.run("xpm-hpc", "jobs", "--all", "--workdir", workdir).ok().out
     assert len(table.splitlines()) == 2 + 3
     shown = desk.run("xpm-hpc", "jobs", "logs", says[0]["identifier"], "--workdir", workdir).ok().out
     assert shown in texts

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from desk import Desk
+from sites import only
+
+pytestmark = only("slurm", "its words and launcher files are Slurm's; the steps are the same")
 
 STEPS = ["name", "connection and agent", "clock", "agent's Python", "tasks' Python", "scheduler", "queries", "workdir"]
 QUICK = '[defaults]\ntime = "0:02"\n'

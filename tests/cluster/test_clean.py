@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 from desk import GATED, Desk, wait_for
+from sites import only
+
+pytestmark = only("slurm", "what is cleaned has nothing to do with the scheduler")
 
 
 def age(desk: Desk) -> None:

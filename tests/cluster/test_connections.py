@@ -15,7 +15,10 @@ import pytest
 import rig_config
 from desk import GATED, Desk, wait_for
 from rig_machine import is_in, make_directory, run, write_file
+from sites import only
 from terminal import Terminal
+
+pytestmark = [only("slurm", "the ways into a cluster do not depend on its scheduler"), pytest.mark.slow]
 
 BOTH = pytest.mark.parametrize("transport", ["paramiko", "openssh"])
 PASSPHRASE = "correct horse battery"
@@ -374,7 +377,7 @@ def test_a_server_that_dies_in_the_middle(ways, transport):
     assert driver.returncode == 0, told
     assert told.count("the tries to connect") == 1, told
     assert told.count("connected to way ") == 1, told
-    assert len(ways.desk.slurm_jobs()) == 3
+    assert len(ways.desk.native_jobs()) == 3
 
 
 def read_until(process: subprocess.Popen[str], words: str) -> str:

@@ -13,6 +13,8 @@ import pytest
 from desk import Desk, wait_for
 from wheels import write_wheel
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import sys
 from experimaestro_hpc import Param, Task, experiment

@@ -10,6 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 from desk import GATED, HELLOWORLD, Desk, Ended, wait_for
+from sites import only
+
+pytestmark = [
+    only("slurm", "OAR does not copy the script to the node: such nodes are refused there"),
+    pytest.mark.slow,
+]
 
 SCRATCH = "/scratch/it's $(touch pwned) a disk"
 NODES = ("p1", "p2")
@@ -165,7 +171,7 @@ def test_a_graph_with_an_array(staged):
     ended = staged.run("python", "helloworld.py", *words, "work", env={"XPM_HPC_LAUNCHER": "mycluster"}).ok()
     assert "done on p" in ended.text
     assert staged.results("concat.out") == ["HELLO WORLD\n"]
-    assert len([native for native in staged.slurm_jobs() if "_" in native]) == 2
+    assert len([native for native in staged.native_jobs() if "_" in native]) == 2
     assert left_on_the_nodes(staged) == ""
 
     again = staged.run("python", "helloworld.py", *words, "work", env={"XPM_HPC_LAUNCHER": "mycluster"}).ok()

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 from desk import Desk, wait_for
+from sites import only
+
+pytestmark = [only("slurm", "files travel alike whatever the scheduler"), pytest.mark.slow]
 
 #: a task that writes a file that cannot be compressed, one that can, one with holes, and one of a strange name
 FILES = """

@@ -20,6 +20,7 @@ from desk import REPOSITORY, Desk  # noqa: E402
 from faults import Standins, slurm_is_well  # noqa: E402
 from rig import Rig  # noqa: E402
 from rig_machine import build_wheel  # noqa: E402
+from sites import SITES  # noqa: E402
 
 #: seconds for which Slurm remembers an ended job
 MIN_JOB_AGE = 5
@@ -30,6 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
             item.add_marker("cluster")
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
@@ -51,7 +53,7 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 def desk(rig: Rig, request: pytest.FixtureRequest) -> Iterator[Desk]:
     """A place for this test alone, on alice's laptop and on the cluster; Slurm is well before and after."""
     slurm_is_well(rig)
-    desk = Desk(rig, request.node.name)
+    desk = Desk(rig, request.node.name, SITES["slurm"])
     desk.launcher()
     yield desk
     slurm_is_well(rig)

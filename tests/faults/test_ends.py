@@ -16,6 +16,7 @@ import pytest
 from desk import Desk, wait_for
 from faults import COUNTED, finish, kill, on_slurm, processes, runs, slurm_is_well
 from rig import Rig
+from sites import SITES
 
 RUN = ("xpm-hpc", "run", "--launcher", "mycluster")
 TIMED = (
@@ -81,7 +82,7 @@ if __name__ == "__main__":
 def timed(rig: Rig) -> Iterator[tuple[Desk, subprocess.Popen[str]]]:
     """An experiment on node c1 that takes two minutes, well under way; what it says."""
     slurm_is_well(rig)
-    desk = Desk(rig, "timed")
+    desk = Desk(rig, "timed", SITES["slurm"])
     desk.write("timed.py", TIMED)
     desk.launcher(more='[defaults]\nnodelist = "c1"\n')
     desk.launcher("scav", host="mycluster", more='[defaults]\nnodelist = "c1"\npartition = "scav"\n')

@@ -234,7 +234,7 @@ class Maker:
     snapshot: Any = SimpleNamespace(digest="0f", files=(), root=Path())
 
     @staticmethod
-    def files(job: Any, lib: str) -> dict[str, str]:
+    def files(job: Any, lib: str, stage: Any = None) -> dict[str, str]:
         record = json.dumps({"id": job.id, "lib": lib})
         return {f"jobs/{job.id}/{name}": record for name in ("params.json", "job.json", "job.sh")}
 
@@ -247,7 +247,7 @@ class Maker:
         return {}
 
     @staticmethod
-    def array_script(first: Any, elements: Any, lib: str) -> str:
+    def array_script(first: Any, elements: Any, lib: str, stage: Any = None) -> str:
         return " ".join(elements.values())
 
 
