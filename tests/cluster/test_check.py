@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 from desk import Desk
-from sites import only
+from sites import SITES, Site
 
-pytestmark = only("slurm", "its words and launcher files are Slurm's; the steps are the same")
+
+@pytest.fixture
+def site() -> Site:
+    """Its words and launcher files are Slurm's; the steps are the same."""
+    return SITES["slurm"]
+
 
 STEPS = ["name", "connection and agent", "clock", "agent's Python", "tasks' Python", "scheduler", "queries", "workdir"]
 QUICK = '[defaults]\ntime = "0:02"\n'

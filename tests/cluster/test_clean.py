@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from desk import GATED, Desk, wait_for
-from sites import only
+from sites import SITES, Site
 
-pytestmark = only("slurm", "what is cleaned has nothing to do with the scheduler")
+
+@pytest.fixture
+def site() -> Site:
+    """What is cleaned has nothing to do with the scheduler."""
+    return SITES["slurm"]
 
 
 def age(desk: Desk) -> None:

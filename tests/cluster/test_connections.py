@@ -15,10 +15,17 @@ import pytest
 import rig_config
 from desk import GATED, Desk, wait_for
 from rig_machine import is_in, make_directory, run, write_file
-from sites import only
+from sites import SITES, Site
 from terminal import Terminal
 
-pytestmark = [only("slurm", "the ways into a cluster do not depend on its scheduler"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def site() -> Site:
+    """The ways into a cluster do not depend on its scheduler."""
+    return SITES["slurm"]
+
 
 BOTH = pytest.mark.parametrize("transport", ["paramiko", "openssh"])
 PASSPHRASE = "correct horse battery"
