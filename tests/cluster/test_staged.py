@@ -10,12 +10,16 @@ from collections.abc import Iterator
 
 import pytest
 from desk import GATED, HELLOWORLD, Desk, Ended, wait_for
-from sites import only
+from sites import SITES, Site
 
-pytestmark = [
-    only("slurm", "OAR does not copy the script to the node: such nodes are refused there"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def site() -> Site:
+    """OAR does not copy the script to the node: such nodes are refused there."""
+    return SITES["slurm"]
+
 
 SCRATCH = "/scratch/it's $(touch pwned) a disk"
 NODES = ("p1", "p2")

@@ -10,9 +10,16 @@ from typing import Any
 
 import pytest
 from desk import Desk, wait_for
-from sites import only
+from sites import SITES, Site
 
-pytestmark = [only("slurm", "files travel alike whatever the scheduler"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def site() -> Site:
+    """Files travel alike whatever the scheduler."""
+    return SITES["slurm"]
+
 
 #: a task that writes a file that cannot be compressed, one that can, one with holes, and one of a strange name
 FILES = """
