@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from desk import Desk, wait_for
 from faults import COUNTED, on_slurm, runs, submitted
-from test_submission import ROOTS
+from test_refusals import ROOTS
 
 RUN = ("xpm-hpc", "run", "--launcher", "mycluster")
 FILLS = (

@@ -8,7 +8,7 @@ import time
 import pytest
 from desk import wait_for
 from faults import COUNTED, WORDS, finish, runs, stopped
-from test_submission import ROOTS, WAITING
+from test_refusals import ROOTS, WAITING
 
 RUN = ("xpm-hpc", "run", "--launcher", "mycluster")
 KILLED = (
