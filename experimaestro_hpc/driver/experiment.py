@@ -231,7 +231,8 @@ class experiment:
         try:
             self.monitor.say(
                 f"\ndetached: the jobs go on. To come back, run the script again; to look at them:"
-                f" xpm-hpc jobs --workdir {self.root}\nCtrl-C again within {SECOND_THOUGHT:.0f} s cancels them"
+                f" xpm-hpc jobs --workdir {self.root}; to end one: xpm-hpc jobs kill ID"
+                f"\nCtrl-C again within {SECOND_THOUGHT:.0f} s cancels them"
             )
             time.sleep(SECOND_THOUGHT)
         except KeyboardInterrupt:
