@@ -119,7 +119,12 @@ def slurm_is_well(rig: Rig) -> None:
 
     def is_well() -> bool:
         states = rig.exec("login", ["sinfo", "-h", "-N", "-p", "cpu", "-o", "%T"], "root").stdout.split()
-        if len(states) == len(NODES) - len(PRIVATE_NODES) and set(states) <= {"idle", "mixed", "allocated", "completing"}:
+        if len(states) == len(NODES) - len(PRIVATE_NODES) and set(states) <= {
+            "idle",
+            "mixed",
+            "allocated",
+            "completing",
+        }:
             return True
         rig.exec("login", ["scontrol", "update", f"nodename={','.join(NODES)}", "state=resume"], "root")
         return False
