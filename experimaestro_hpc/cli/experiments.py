@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ from ..workspace.index import Index, Query
 from ..workspace.jobs import FINAL, View
 from .complete import complete_experiments
 from .lazy import DefaultGroup
-from .options import json_option, print_json, print_table, report, workdir_option
+from .options import date, json_option, print_json, print_table, report, workdir_option
 from .select import agreed, opened, yes_option
 
 name_argument = click.argument("name", required=False, shell_complete=complete_experiments)
@@ -37,7 +37,7 @@ def list_(workdir: str | None, as_json: bool) -> int:
     elif not found:
         print(f"no experiments in {root}")
     else:
-        rows = [(one["name"], one["states"], _date(one["updated"]), one["script"]) for one in found]
+        rows = [(one["name"], one["states"], date(one["updated"]), one["script"]) for one in found]
         print_table(rows, ["experiment", "jobs as last seen", "last run", "script"], fit=("script",))
     return 0
 
@@ -51,10 +51,6 @@ def _summary(index: Index, one: dict[str, Any]) -> dict[str, Any]:
         "jobs": sum(states.values()),
         "states": in_words(states),
     }
-
-
-def _date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
 
 
 def _named(index: Index, name: str | None) -> dict[str, Any]:
@@ -87,14 +83,13 @@ def show(name: str | None, workdir: str | None, as_json: bool) -> int:
         one = _named(index, name)
         views = _jobs(index, one["name"])
         problems = refresh(index.root, views)
-    by_task: dict[str, dict[str, int]] = {}
+    by_task: dict[str, Counter[str]] = {}
     for job in views:
-        of = by_task.setdefault(job["task"], {})
-        of[job["state"]] = of.get(job["state"], 0) + 1
+        by_task.setdefault(job["task"], Counter())[job["state"]] += 1
     if as_json:
         print_json({**one, "tasks": by_task, "jobs": [job["id"] for job in views]})
         return report(problems)
-    print(f"experiment {one['name']}, last run {_date(one['updated'])} by {one['script'] or 'no script'}")
+    print(f"experiment {one['name']}, last run {date(one['updated'])} by {one['script'] or 'no script'}")
     print_table([(task, in_words(states)) for task, states in sorted(by_task.items())], ["task", "jobs"])
     tags: dict[str, set[str]] = {}
     for job in views:
@@ -162,10 +157,7 @@ def cancel(name: str | None, yes: bool, workdir: str | None) -> int:
         if not agreed(f"end {len(views)} jobs of experiment {one['name']}", yes):
             return 1
         kill_jobs(index.root, views, {job["id"]: job for job in index.views()})
-    states: dict[str, int] = {}
-    for job in views:
-        states[job["state"]] = states.get(job["state"], 0) + 1
-    print(f"experiment {one['name']}: {in_words(states)}")
+    print(f"experiment {one['name']}: {in_words(Counter(job['state'] for job in views))}")
     return 0
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,6 +75,17 @@ def state_styles(column: str, cell: str) -> str:
 def printable(cell: object) -> str:
     """A cell without what would move the cursor."""
     return "".join(one if one.isprintable() else "?" for one in str("" if cell is None else cell))
+
+
+def print_look(ok: bool, what: str, words: str) -> None:
+    """Print what a look at something found, at once."""
+    text = "\n      ".join(printable(line) for line in words.splitlines())
+    print(f"{'ok  ' if ok else 'FAIL'}  {what}: {text}", flush=True)
+
+
+def date(seconds: float | None) -> str:
+    """A time for people, to the minute; "" for none."""
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
 
 
 def report(problems: Sequence[XpmError]) -> int:

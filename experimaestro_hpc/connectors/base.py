@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from typing import IO, Any, Protocol
 
@@ -46,6 +47,11 @@ class Connector(Protocol):
 
     def close(self) -> None:
         """End the connection."""
+
+
+def has_terminal() -> bool:
+    """Whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 class Tail:

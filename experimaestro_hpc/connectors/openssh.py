@@ -10,12 +10,11 @@ import contextlib
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import IO
 
 from ..errors import ConnectionFailed
-from .base import Tail
+from .base import Tail, has_terminal
 
 #: seconds to wait for a host that does not answer
 CONNECT_TIMEOUT = 20
@@ -79,7 +78,7 @@ class OpenSshConnector:
             *("-o", "ServerAliveInterval=15"),
             *("-o", "ServerAliveCountMax=4"),
         ]
-        if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
+        if has_terminal():
             if self.own_master:
                 base += master_options(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser())
             self._bring_up_master(base)

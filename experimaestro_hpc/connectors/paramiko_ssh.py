@@ -18,7 +18,7 @@ import fabric
 import paramiko
 
 from ..errors import ConnectionFailed
-from .base import Tail
+from .base import Tail, has_terminal
 
 #: seconds to wait for a host that does not answer
 CONNECT_TIMEOUT = 20
@@ -199,11 +199,6 @@ def _answer_prompts(connection: Any) -> bool:
         return False
     connection.transport = transport
     return bool(transport.is_authenticated())
-
-
-def has_terminal() -> bool:
-    """Whether somebody can be asked."""
-    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _check_host_keys(connection: Any) -> None:

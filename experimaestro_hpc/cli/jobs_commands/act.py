@@ -56,7 +56,8 @@ def kill_jobs(root: Path, views: list[View], every: dict[str, View]) -> None:
             wanted = [one["id"] for one in mine]
             children = session.client.call("dependents", jobs=wanted)["jobs"]
             mine = [*mine, *(every[job] for job in children if job in every and every[job]["state"] not in FINAL)]
-            views += [one for one in mine if one not in views]
+            known = {one["id"] for one in views}
+            views += [one for one in mine if one["id"] not in known]
             # children first: of a parent that is gone from its queue some schedulers say that it ended well
             session.client.call("cancel", jobs=[*children, *wanted])
             deadline = time.monotonic() + KILL_PATIENCE

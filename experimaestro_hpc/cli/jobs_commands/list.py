@@ -15,7 +15,7 @@ from ...driver.monitor import duration, first_line, in_words, short
 from ...driver.refresh import Refresher
 from ...workspace.index import Index, Query
 from ...workspace.jobs import FINAL, View
-from ..options import json_option, print_json, print_table, report, state_styles, workdir_option
+from ..options import date, json_option, print_json, print_table, report, state_styles, workdir_option
 from ..select import Filters, filter_options, opened
 
 #: seconds between two looks of --watch
@@ -29,8 +29,8 @@ COLUMNS: dict[str, Callable[[View], str]] = {
     "time": lambda one: _when(one),
     "tags": lambda one: " ".join(f"{key}={value}" for key, value in one["tags"].items()),
     "note": lambda one: _note(one),
-    "submitted": lambda one: _date(one["submitted"]),
-    "ended": lambda one: _date(one["ended"]),
+    "submitted": lambda one: date(one["submitted"]),
+    "ended": lambda one: date(one["ended"]),
     "experiments": lambda one: " ".join(one["experiments"]),
     "attempt": lambda one: str(one["attempt"]),
     "path": lambda one: one["path"],
@@ -180,10 +180,6 @@ def _when(one: View) -> str:
     if one["submitted"] and one["state"] not in FINAL:
         return f"for {duration(now - one['submitted'])}"
     return ""
-
-
-def _date(seconds: float | None) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds)) if seconds else ""
 
 
 def _note(one: View) -> str:
