@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -45,7 +44,6 @@ def complete_experiments(ctx: click.Context, _param: click.Parameter, incomplete
 
 def complete_launchers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of launchers."""
-    from ..driver.launcher import known_launchers, shipped_dir, user_dir  # only while completing
+    from ..driver.launcher import all_launchers  # only while completing
 
-    known = known_launchers(shipped_dir(), user_dir(os.environ))
-    return [CompletionItem(name) for name, _path, _whose in known if name.startswith(incomplete)]
+    return [CompletionItem(name) for name, _path, _whose in all_launchers() if name.startswith(incomplete)]

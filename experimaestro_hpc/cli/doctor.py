@@ -12,10 +12,9 @@ from pathlib import Path
 import click
 
 from .. import __version__
-from ..driver.data import shipped_data
-from ..driver.launcher import find_launcher, known_launchers, shipped_dir, user_dir
+from ..driver.launcher import all_launchers, launcher_named, template_folders
 from ..errors import XpmError
-from .options import json_option, print_json, printable
+from .options import json_option, print_json, print_look
 
 
 @click.command(name="doctor")
@@ -33,9 +32,7 @@ def command(as_json: bool) -> int:
             ok, words = False, str(error)
         found.append({"what": name, "ok": ok, "words": words})
         if not as_json:
-            print(
-                f"{'ok  ' if ok else 'FAIL'}  {name}: " + "\n      ".join(printable(one) for one in words.splitlines())
-            )
+            print_look(ok, name, words)
     if as_json:
         print_json(found)
     return 0 if all(one["ok"] for one in found) else 2
@@ -48,7 +45,7 @@ def _looks() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "ssh", lambda: shutil.which("ssh") or 'not there: transport = "paramiko" works without'
     yield "git", lambda: shutil.which("git") or "not there: code is taken from the script's folder, without its commit"
     yield "cache", _cache
-    for name, path, whose in known_launchers(shipped_dir(), user_dir(os.environ)):
+    for name, path, whose in all_launchers():
         yield f"launcher {name}", lambda name=name, path=path, whose=whose: _launcher(name, path, whose)  # type: ignore[misc]
     yield "templates", _templates
     yield "workspace", _workspace
@@ -64,16 +61,16 @@ def _cache() -> str:
 
 
 def _launcher(name: str, path: Path, whose: str) -> str:
-    find_launcher(name, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
+    launcher_named(name)
     return f"{path} ({whose})"
 
 
 def _templates() -> str:
     import jinja2  # for this command only
 
-    folders = [user_dir(os.environ).parent / "templates", shipped_data("templates")]
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader([str(one) for one in folders]), autoescape=True)
-    environment.filters["raw"] = str
+    from ..driver.script import Scripts
+
+    environment = Scripts(template_folders()).environment
     names = environment.list_templates(extensions=["j2"])
     for name in names:
         try:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from ..driver.launcher import find_launcher, known_launchers, shipped_dir, user_dir
+from ..driver.launcher import all_launchers, launcher_named
 from .lazy import DefaultGroup
-from .options import json_option, print_json, print_table, printable
+from .options import json_option, print_json, print_look, print_table
 
 
 @click.group(name="launchers", cls=DefaultGroup)
@@ -23,7 +22,7 @@ def command() -> None:
 @json_option
 def list_(as_json: bool) -> int:
     """List launchers by name."""
-    found = known_launchers(shipped_dir(), user_dir(os.environ))
+    found = all_launchers()
     if as_json:
         print_json([{"name": name, "path": str(path), "whose": whose} for name, path, whose in found])
     else:
@@ -36,7 +35,7 @@ def list_(as_json: bool) -> int:
 @json_option
 def show(name: str, as_json: bool) -> int:
     """Check a launcher file and print it."""
-    launcher = find_launcher(name, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
+    launcher = launcher_named(name)
     if as_json:
         print_json({**asdict(launcher), "path": str(launcher.path), "python": launcher.python})
         return 0
@@ -53,14 +52,13 @@ def check_(name: str, job: bool, as_json: bool) -> int:
     """Say, step by step, whether jobs can be run with a launcher."""
     from ..driver.check import check  # for this command only
 
-    launcher = find_launcher(name, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
+    launcher = launcher_named(name)
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for step in check(launcher, Path(folder), job):
             found.append(step)
             if not as_json:
-                words = "\n      ".join(printable(line) for line in step.words.splitlines())
-                print(f"{'ok  ' if step.ok else 'FAIL'}  {step.step}: {words}  [{step.seconds:.2f} s]", flush=True)
+                print_look(step.ok, step.step, f"{step.words}  [{step.seconds:.2f} s]")
     if as_json:
         print_json([step._asdict() for step in found])
     failed = [step for step in found if not step.ok]

@@ -5,19 +5,17 @@ A step that fails says what to do; those that need it are not taken.
 
 from __future__ import annotations
 
-import os
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..errors import XpmError
 from ..resources import Resources
 from ..schedulers.base import Request
-from .data import shipped_data
 from .fit import choose_partition
-from .launcher import Launcher, user_dir
+from .launcher import Launcher, template_folders
 from .script import ScriptJob, Scripts
 from .session import Session
 
@@ -68,7 +66,7 @@ def check(launcher: Launcher, root: Path, with_job: bool = False) -> Iterator[St
             return
         took = time.monotonic() - began
         yield Step("connection and agent", True, f"{session.place}: agent on {hello['host']}", took)
-        yield _clock(session, hello)
+        yield _clock(session)
         python = "" if launcher.environment.setup or launcher.environment.manager else launcher.python
         good = True
         for one in session.client.call("check", python=python):
@@ -98,7 +96,7 @@ def _name(host: str) -> Step:
     return Step("name", True, f"{name} is {address}", time.monotonic() - began)
 
 
-def _clock(session: Session, hello: dict[str, Any]) -> Step:
+def _clock(session: Session) -> Step:
     before = time.time()
     there = session.client.call("clock")
     after = time.time()
@@ -161,4 +159,4 @@ def check_script(launcher: Launcher) -> str:
         setup=launcher.environment.setup,
         env=launcher.environment.env,
     )
-    return Scripts([user_dir(os.environ).parent / "templates", shipped_data("templates")]).render(job)
+    return Scripts(template_folders()).render(job)

@@ -31,7 +31,7 @@ from . import hook
 from .building import is_known
 from .former import find_former
 from .jobs import Job, JobMaker, plain
-from .launcher import Launcher, find_launcher, shipped_dir, user_dir
+from .launcher import Launcher, launcher_named
 from .monitor import Monitor, count, describe, last_lines, short
 from .notify import notify
 from .options import run_options
@@ -75,6 +75,7 @@ class experiment:
         options = run_options.get()
         self.name = check_name(name)
         self.root = Path(options.workdir or workdir).expanduser().absolute()
+        self.layout = Layout(self.root)
         self.port = port
         self.keep_going = keep_going
         self.run_mode = RunMode.DRY_RUN if options.dry_run else run_mode
@@ -181,7 +182,7 @@ class experiment:
         self.monitor.say(f"experiment {self.name}: {count(self.monitor.states)}")
         if failed and not self.keep_going:
             first = next((job for job, state in failed.items() if state.get("reason") != "dependency"), "")
-            lines = last_lines(self._layout_of(first), first) if first else []
+            lines = last_lines(self.layout, first) if first else []
             raise JobsFailed(
                 f"{len(failed)} of {len(self.jobs)} jobs failed",
                 where=f"experiment {self.name}",
@@ -195,10 +196,6 @@ class experiment:
                 ),
             )
 
-    def _layout_of(self, job: str) -> Layout:
-        """The workspace on this machine where a job's files are."""
-        return self.sessions[self.monitor.launchers[job]].layout
-
     def wait_for(self, job: str) -> None:
         """Wait for one job; see :meth:`Task.result`."""
         self._send_or_stop()
@@ -210,7 +207,7 @@ class experiment:
             raise JobsFailed(
                 f"{short(job)} failed ({state.get('reason')}): {state.get('message', '')}",
                 where=f"experiment {self.name}",
-                hint="\n".join(last_lines(self._layout_of(job), job)),
+                hint="\n".join(last_lines(self.layout, job)),
             )
 
     def _follow(self, jobs: Iterable[str]) -> None:
@@ -255,13 +252,13 @@ class experiment:
         if not fresh:
             return
         self._add_builders(fresh)
-        in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
+        ordered = in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
         if self.run_mode is RunMode.DRY_RUN:
             self._tell_plan(fresh)
             return
         remember(self.root)
         while fresh:
-            ready, elsewhere = self._ready(fresh)
+            ready, elsewhere = self._ready([fresh[job.id] for job in ordered if job.id in fresh], fresh)
             if ready:
                 self._send_now({id_: fresh.pop(id_) for id_ in ready})
             open_ = [job for job in elsewhere if not self.monitor.is_over(job)]
@@ -272,17 +269,17 @@ class experiment:
                 )
                 self.monitor.wait(open_)
 
-    def _ready(self, fresh: dict[str, Job]) -> tuple[list[str], list[str]]:
+    def _ready(self, ordered: list[Job], fresh: dict[str, Job]) -> tuple[dict[str, None], list[str]]:
         """The jobs that can be sent, and the jobs on other launchers that the rest waits for.
 
-        A job whose parent failed elsewhere fails here and now.
+        A job whose parent failed elsewhere fails here and now, and is fresh no more.
+
+        :param ordered: the fresh jobs, parents before children
         """
-        ready: list[str] = []
+        ready: dict[str, None] = {}
         elsewhere: dict[str, None] = {}
-        for job in in_order([job.planned() for job in self.jobs.values()]):
-            if job.id not in fresh:
-                continue
-            away = [one for one in job.parents if self.jobs[one].launcher.name != fresh[job.id].launcher.name]
+        for job in ordered:
+            away = [one for one in job.parents if self.jobs[one].launcher.name != job.launcher.name]
             open_ = [one for one in away if self.run_mode is RunMode.NORMAL and not self.monitor.is_over(one)]
             failed = [one for one in job.parents if one in self.never or (one in away and self._has_failed(one))]
             if failed:
@@ -294,7 +291,7 @@ class experiment:
             elif open_ or any(one in fresh and one not in ready for one in job.parents):
                 elsewhere.update(dict.fromkeys(one for one in open_ if one not in fresh or one in ready))
             else:
-                ready.append(job.id)
+                ready[job.id] = None
         return ready, list(elsewhere)
 
     def _has_failed(self, job: str) -> bool:
@@ -339,7 +336,7 @@ class experiment:
         found: list[str] = []
         by_place: dict[str, list[str]] = {}
         for job in jobs:
-            by_place.setdefault(str(Layout(self.root).record(job).get("launcher") or ""), []).append(job)
+            by_place.setdefault(str(self.layout.record(job).get("launcher") or ""), []).append(job)
         for place, mine in by_place.items():
             try:
                 session = self._session(_launcher(place))
@@ -368,7 +365,7 @@ class experiment:
 
     def _tell_plan(self, fresh: dict[str, Job]) -> None:
         """Dry run: what is known on this machine, and what would be submitted; nobody is asked."""
-        layout = Layout(self.root)
+        layout = self.layout
         states = {id_: {"state": (layout.marker(id_) or {}).get("state")} for id_ in fresh}
         former = find_former(layout, {id_: job.task for id_, job in fresh.items() if states[id_]["state"] != "done"})
         states.update({id_: {"state": (layout.marker(old) or {}).get("state")} for id_, old in former.items()})
@@ -421,7 +418,7 @@ class Handle:
 def _launcher(wanted: Any) -> Launcher:
     if isinstance(wanted, Launcher):
         return wanted
-    return find_launcher(wanted or None, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
+    return launcher_named(wanted or None)
 
 
 def _validate(part: Config) -> None:

@@ -27,7 +27,7 @@ from ..schedulers.base import Request
 from ..schedulers.local import gpus_here
 from .data import shipped_data
 from .fit import choose_partition
-from .launcher import Launcher, user_dir
+from .launcher import Launcher, Partition, template_folders, user_dir
 from .plan import PlannedJob
 from .recipe import BuildEnvironment, Recipe, make_recipe
 from .script import ScriptJob, Scripts, Stage
@@ -66,7 +66,7 @@ class Job:
 
         :raises ResourceError: no partition of the launcher can give it
         """
-        choice, partition = choose_partition(self.launcher, self.resources)
+        choice, partition = self._choice
         is_here = self.launcher.scheduler == self.launcher.connector.type == "local" and not self.launcher.partitions
         if is_here and len(self.resources.choices) > 1:
             there = gpus_here()  # of alternatives, the first that this machine has the GPUs for
@@ -86,17 +86,23 @@ class Job:
             warning=_warning(self.asked.duration) if isinstance(self.task, ResumableTask) else None,
         )
 
-    @property
+    @cached_property
+    def _choice(self) -> tuple[Resources, Partition | None]:
+        return choose_partition(self.launcher, self.resources)
+
+    @cached_property
     def asked(self) -> Resources:
         """What is asked for, with the amounts of the launcher's defaults."""
-        choice, _ = choose_partition(self.launcher, self.resources)
         found = scheduler_class(self.launcher.scheduler).default_amounts(self.launcher.defaults)
-        return found & replace(choice, alternatives=())
+        return found & replace(self._choice[0], alternatives=())
+
+    @cached_property
+    def _likeness(self) -> tuple[str, ...]:
+        return tuple(scheduler_class(self.launcher.scheduler).directives(replace(self.request, array=True)))
 
     def planned(self) -> PlannedJob:
         """The job as the plan sees it."""
-        likeness = tuple(scheduler_class(self.launcher.scheduler).directives(replace(self.request, array=True)))
-        return PlannedJob(self.id, self.parents, likeness, isinstance(self.task, BuildEnvironment))
+        return PlannedJob(self.id, self.parents, self._likeness, isinstance(self.task, BuildEnvironment))
 
     def summary(self) -> dict[str, Any]:
         """What an experiment keeps of the job."""
@@ -115,8 +121,7 @@ class JobMaker:
         self.script = script
         self.argv = list(sys.argv)
         self.recipes: dict[str, Recipe] = {}
-        own = user_dir(os.environ).parent / "templates"
-        self.scripts = Scripts([own, shipped_data("templates")])
+        self.scripts = Scripts(template_folders())
 
     @cached_property
     def snapshot(self) -> Snapshot:

@@ -329,6 +329,21 @@ def known_launchers(shipped: Path, user_dir: Path) -> list[tuple[str, Path, Lite
     return [found[name] for name in sorted(found)]
 
 
+def all_launchers() -> list[tuple[str, Path, Literal["user", "shipped"]]]:
+    """:func:`known_launchers` for whoever runs this process."""
+    return known_launchers(shipped_dir(), user_dir(os.environ))
+
+
+def launcher_named(selector: str | None) -> Launcher:
+    """:func:`find_launcher` for whoever runs this process."""
+    return find_launcher(selector, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
+
+
+def template_folders() -> list[Path]:
+    """Where templates of scripts are looked for: the user's own folder, then what ships."""
+    return [user_dir(os.environ).parent / "templates", shipped_data("templates")]
+
+
 def find_launcher(selector: str | None, *, environ: Mapping[str, str], shipped: Path, user_dir: Path) -> Launcher:
     """The launcher that was asked for.
 

@@ -6,14 +6,13 @@ that have ended meanwhile come back.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ..errors import XpmError
 from ..workspace.jobs import FINAL, View, update
-from .launcher import find_launcher, shipped_dir, user_dir
+from .launcher import launcher_named
 from .mirror import pull
 from .session import Session
 
@@ -24,8 +23,7 @@ def session_of(root: Path, launcher: str) -> Iterator[Session]:
 
     :raises XpmError: there is no such launcher any more, or the cluster cannot be reached
     """
-    found = find_launcher(launcher, environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
-    session = Session(found, root)
+    session = Session(launcher_named(launcher), root)
     try:
         yield session
     finally:
