@@ -21,7 +21,7 @@ from ..config.configure import VARIABLE
 from ..config.objects import ResumableTask, Task, job_name
 from ..config.serialize import job_id, params_text
 from ..errors import SubmissionError
-from ..resources import Resources
+from ..resources import ResourceError, Resources
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
 from ..schedulers.local import gpus_here
@@ -86,7 +86,10 @@ class Job:
 
     @cached_property
     def _choice(self) -> tuple[Resources, Partition | None]:
-        return choose_partition(self.launcher, self.resources)
+        try:
+            return choose_partition(self.launcher, self.resources)
+        except ResourceError as error:
+            raise ResourceError(error.what, where=self.id, hint=error.hint) from None
 
     @cached_property
     def asked(self) -> Resources:

@@ -1,4 +1,4 @@
-"""The launcher files for public clusters: each says where it has a fact from, and what people ask goes where it should."""
+"""The launcher files for public clusters: where each fact is from, and where goes what people ask."""
 
 from __future__ import annotations
 
