@@ -14,6 +14,9 @@ third and fourth may be lists. What a task asks for takes the place of the same 
   the task's wishes. One that has none is not passed on, and the script says so: OAR gives memory away with the cores;
 * ``memory_unit`` (``M``): what these properties count memory in.
 
+The ``options`` of a partition take the place of those of the same name; ``false`` leaves an option out. A partition is
+a queue or, with ``queue`` and ``property`` in its options, any set of resources.
+
 GPUs are asked for whole, with all the cores that go with them, whatever number the task asks: with fewer, OAR would
 give the rest, and the same GPU, to others.
 
@@ -106,16 +109,12 @@ def options_of(request: Request) -> dict[str, Any]:
 
     :raises SubmissionError: one is not known, or not for a launcher to set
     """
-    options: dict[str, Any] = dict(_OURS)
-    for name, value in request.options.items():
-        long = _ALIASES.get(name, name)
-        if long not in (*_OPTIONS, *_OURS):
+    given = request.merged("queue", _ALIASES)
+    for name in given:
+        if name not in (*_OPTIONS, *_OURS):
             hint = f"there are: {', '.join((*_OPTIONS, *_OURS))}"
             raise SubmissionError(f"option {name!r} cannot be set for OAR", where="oar", hint=hint)
-        options[long] = value
-    if request.partition:
-        options["queue"] = request.partition
-    return options
+    return {**_OURS, **{name: value for name, value in given.items() if value is not False}}
 
 
 def hierarchy(request: Request, options: Mapping[str, Any]) -> str:
@@ -146,7 +145,7 @@ def alternatives(request: Request, options: Mapping[str, Any]) -> list[str]:
 def properties(request: Request, options: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The value of ``--property``, empty for none, and remarks on wishes that are not passed on."""
     asked, unit = request.resources, parse_memory(f"1{options['memory_unit']}")
-    model = (asked.gpu_model or request.gpu_type or "") if asked.gpus else ""
+    model = (request.gpu_type or asked.gpu_model or "") if asked.gpus else ""
     wishes = (
         ("gpu_model", "=", model and "'" + model.replace("'", "''") + "'"),
         ("gpu_memory", ">=", asked.gpu_memory and -(-asked.gpu_memory // unit)),
