@@ -1,4 +1,4 @@
-"""The launcher files for public clusters: each says where it has a fact from, and what people ask goes where it should."""
+"""The launcher files for public clusters: each names its sources, and what people ask goes to its place."""
 
 from __future__ import annotations
 
