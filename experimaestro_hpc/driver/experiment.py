@@ -417,11 +417,11 @@ class Handle:
 
 def _resources(task: Task, given: Any) -> Resources:
     """What a task needs: what its class says, and in place of it what was given."""
-    own = getattr(task, "__resources__", None)
+    own = getattr(task, "__xpmresources__", None)
     try:
         said = Resources.parse(own) if own else Resources()
     except ResourceError as error:
-        where = f"{type(task).__qualname__}.__resources__"
+        where = f"{type(task).__qualname__}.__xpmresources__"
         raise ResourceError(error.what, where=where, hint=error.hint) from None
     return said & given if given else said
 

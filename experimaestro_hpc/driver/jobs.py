@@ -29,6 +29,7 @@ from .data import shipped_data
 from .fit import choose_partition, request_for, with_defaults
 from .launcher import Launcher, Partition, template_folders, user_dir
 from .plan import PlannedJob
+from .processes import processes_of
 from .recipe import BuildEnvironment, Recipe, make_recipe
 from .script import ScriptJob, Scripts, Stage
 from .snapshot import Snapshot, take_snapshot
@@ -219,6 +220,7 @@ class JobMaker:
             )
         task, identifier = job.id.split("/")
         recipe = self.recipe(job.launcher)
+        processes = processes_of(job.launcher, job.request.resources, job.task, job.id)
         return {
             "schema": 1,
             "id": job.id,
@@ -229,6 +231,7 @@ class JobMaker:
             "tags": job.tags,
             "tokens": tokens,
             **({"staged": stage.login} if stage else {}),
+            **({"processes": processes} if processes else {}),
             "launcher": _place(job.launcher),
             "scheduler": job.launcher.scheduler,
             "partition": job.request.partition,

@@ -23,6 +23,7 @@ from .toml_table import Source, Table, did_you_mean, is_number
 ConnectorType = Literal["local", "ssh"]
 Transport = Literal["auto", "paramiko", "openssh"]
 NodeFiles = Literal["shared", "staged"]
+Starter = Literal["", "srun", "oarsh", "ssh", "mpirun", "local", "none"]
 DefaultValue = str | int | float | bool | list[str]
 
 SCHEDULER_ENTRY_POINTS = "experimaestro_hpc.schedulers"
@@ -30,6 +31,7 @@ SCHEDULER_ENTRY_POINTS = "experimaestro_hpc.schedulers"
 _CONNECTOR_TYPES: tuple[ConnectorType, ...] = ("local", "ssh")
 _TRANSPORTS: tuple[Transport, ...] = ("auto", "paramiko", "openssh")
 _NODE_FILES: tuple[NodeFiles, ...] = ("shared", "staged")
+_STARTERS: tuple[Starter, ...] = ("srun", "oarsh", "ssh", "mpirun", "local", "none")
 _OPTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -103,6 +105,19 @@ class Mirror:
 
 
 @dataclass(frozen=True)
+class Processes:
+    """How the processes of a task are started that asks for several nodes, or tasks per node.
+
+    :ivar start: by what; ``local``: without help, on one node only; ``none``: not at all, the task does it itself;
+        empty: as the scheduler does it
+    :ivar options: more words for its command; ``$NAME`` in them is replaced in the job
+    """
+
+    start: Starter = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Launcher:
     """The content of a launcher file.
 
@@ -124,6 +139,7 @@ class Launcher:
     defaults: Mapping[str, DefaultValue] = field(default_factory=dict)
     partitions: tuple[Partition, ...] = ()
     mirror: Mirror = field(default_factory=Mirror)
+    processes: Processes = field(default_factory=Processes)
     path: Path = Path()
     slots: int | None = None
     template: str = ""
@@ -147,6 +163,8 @@ _BELONGS = {
     **{key: "in [connector]" for key in _keys(Connector) if key != "type"},
     **dict.fromkeys(_keys(Environment), "in [environment]"),
     **{key: "in [mirror]" for key in _keys(Mirror) if key != "nodes"},
+    **dict.fromkeys(_keys(Processes), "in [processes]"),
+    "options": "in [[partitions]] or in [processes]",
     **dict.fromkeys(("scheduler", "workdir", "slots", "template"), "at the top of the file, before the first [table]"),
 }
 
@@ -191,6 +209,7 @@ def parse_launcher(text: str, *, name: str, path: Path) -> Launcher:
             defaults=_options(top.table("defaults", None)),
             partitions=_partitions(top.tables("partitions", _keys(Partition))),
             mirror=mirror,
+            processes=_processes(top.table("processes", _keys(Processes))),
             path=path,
             slots=slots,
             template=_template(top),
@@ -301,6 +320,11 @@ def _mirror(table: Table) -> Mirror:
         scratch=table.text("scratch", Mirror.scratch, can_be_empty=False),
         login=table.text("login"),
     )
+
+
+def _processes(table: Table) -> Processes:
+    start: Starter = table.choice("start", _STARTERS, "") if "start" in table.data else ""
+    return Processes(start=start, options=tuple(table.texts("options")))
 
 
 # --- From a name or a path to the file

@@ -133,6 +133,8 @@ class Scheduler(abc.ABC):
     copies_script: ClassVar[bool] = False
     #: whether elements of an array can depend on the elements of another array with the same index
     corresponds: ClassVar[bool] = False
+    #: what starts the processes of a task that asks for several, unless the launcher file says something else
+    starter: ClassVar[str] = "none"
     #: whether it ends by itself what waits for a job that failed; otherwise whoever watches the jobs does
     ends_orphans: ClassVar[bool] = True
 

@@ -300,6 +300,7 @@ class Oar(CommandScheduler):
     name = "oar"
     command = "oarsub"
     arrays = True
+    starter = "oarsh"
     ends_orphans = False  # -a waits for an end, good or bad
 
     @classmethod

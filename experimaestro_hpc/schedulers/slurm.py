@@ -171,6 +171,7 @@ def options_of(request: Request) -> dict[str, object]:
     if resources.nodes and resources.nodes > 1:
         options["nodes"] = resources.nodes
     if resources.tasks_per_node:
+        options.setdefault("nodes", 1)  # or they might be spread over several
         options["ntasks-per-node"] = resources.tasks_per_node
     gpus = gpu_request(request, flag)
     if gpus:
@@ -346,6 +347,7 @@ class Slurm(CommandScheduler):
     arrays = True
     copies_script = True
     corresponds = True
+    starter = "srun"
 
     def __init__(self, workspace: str, commands: Commands | None = None, pyslurm: Pyslurm | None = None) -> None:
         super().__init__(workspace, commands)

@@ -1,4 +1,4 @@
-"""The launcher files for public clusters: where each fact is from, and where goes what people ask."""
+"""The launcher files for public clusters: each names its sources, and what people ask goes to its place."""
 
 from __future__ import annotations
 
