@@ -1,4 +1,4 @@
-"""What a launcher file says of a partition reaches Slurm: forms of the GPU flag, constraint, account, QOS, template."""
+"""What a launcher file says of a partition reaches the scheduler: GPU flag, constraint, account, property, template."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from desk import Desk, wait_for
 from sites import only
 
-pytestmark = only("slurm", "these are words of Slurm's; those of OAR are in test_real_oar.py")
+on_slurm = only("slurm", "OAR's words are in a test of their own")
 
 LOOK = """
 import os, sys
@@ -33,12 +33,17 @@ def look(desk: Desk, *resources: str, more: str = "", top: str = "", options: tu
 
 
 def accounted(desk: Desk, native: str, *fields: str) -> list[str]:
-    """Of sacct, which is late."""
+    """Of sacct, which is late, with some fields more than with others."""
     argv = ("sacct", "-nXP", "-j", native, "-o", ",".join(("State", *fields)))
-    line = wait_for(lambda: (text := desk.on_login(*argv).strip()).startswith("COMPLETED") and text, "sacct")
-    return line.split("|")[1:]
+
+    def told() -> list[str]:
+        state, *values = desk.on_login(*argv).strip().split("|")
+        return values if state == "COMPLETED" and all(one not in ("", "Unknown") for one in values) else []
+
+    return wait_for(told, "sacct")
 
 
+@on_slurm
 @pytest.mark.parametrize(
     "flag",
     [
@@ -66,12 +71,39 @@ gpus = {{ type = "h100", count = 4, memory = "80G" }}
     assert "gres/gpu=2" in allocated.split(",")
 
 
+@on_slurm
 def test_a_gpu_flag_that_says_no_number_is_an_error_before_anything_is_submitted(desk):
     message = look(desk, "gpu", more='[defaults]\ngpu_flag = "--gpus=all"\n').error(
         2, "gpu_flag cannot be '--gpus=all'"
     )
     assert "--gpus-per-node={count}" in message
     assert desk.native_jobs() == {}
+
+
+SETS = """
+[[partitions]]
+name = "second node"
+cores = 4
+[partitions.options]
+queue = "default"
+property = "host = 'o2'"
+
+[[partitions]]
+name = "left over"
+[partitions.options]
+queue = false
+property = "host = 'o1'"
+type = ["besteffort"]
+"""
+
+
+@only("oar", "Slurm's words are in tests of their own")
+def test_property_queue_and_type_are_those_of_the_partition(desk):
+    look(desk, "cores=2", "cores=8", more=SETS).ok()
+    assert sorted(one.split()[0] for one in desk.results("look.out")) == ["o1", "o2"]
+    shown = [json.loads(desk.on_login("oarstat", "-J", "-f", "-j", one))[one] for one in desk.native_jobs()]
+    found = sorted((one["queue"], "besteffort" in str(one["types"])) for one in shown)
+    assert found == [("besteffort", True), ("default", False)]
 
 
 PLACES = """
@@ -102,6 +134,7 @@ mem = false
 """
 
 
+@on_slurm
 def test_constraint_account_and_qos_are_those_of_the_partition(desk):
     look(desk, "cores=2", "cores=8 & mem=1G", more=PLACES).ok()
     assert sorted(one.split()[0] for one in desk.results("look.out")) == ["c1", "c2"]
@@ -109,6 +142,7 @@ def test_constraint_account_and_qos_are_those_of_the_partition(desk):
     assert sorted(found) == [["cpu", "lab", "normal", "c1"], ["scav", "lab", "tiny", "c2"]]
 
 
+@on_slurm
 def test_what_nothing_can_give_is_told_for_each_partition(desk):
     more = PLACES.split('[[partitions]]\nname = "default"')[0]
     message = look(desk, "gpu | cores=16", more=more).error(2, "no partition of launcher")
@@ -118,12 +152,14 @@ def test_what_nothing_can_give_is_told_for_each_partition(desk):
     assert desk.native_jobs() == {}
 
 
+@on_slurm
 def test_an_account_that_is_not_mine_is_told_in_slurms_words(desk):
     """The third partition leaves the account to the defaults, which have a wrong one."""
     message = look(desk, "cores=12", more=PLACES).error(2, "Invalid account")
     assert "nothing was submitted" in message
 
 
+@on_slurm
 def test_a_template_of_the_users_own(desk):
     """Named by the launcher, built on the shipped one; what it inserts stays one word."""
     folder = desk.rig.home("laptop", desk.user) / ".config/xpm-hpc/templates"
