@@ -106,6 +106,7 @@ class Status:
     :param exit_code: as the scheduler saw it, if it did
     :param host: where it runs or ran
     :param name: the job name, so that another job with a used id is not taken for it; "" when it was not said
+    :param native: the id under which the scheduler has it now, if that is not the one that was asked for
     :param used: what an ended job used, as far as the scheduler says: ``max_rss`` (bytes), ``cpu`` (seconds), ``gpus``
     """
 
@@ -115,6 +116,7 @@ class Status:
     exit_code: int | None = None
     host: str = ""
     name: str = ""
+    native: str = ""
     used: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -202,6 +204,8 @@ class Scheduler(abc.ABC):
     @abc.abstractmethod
     def find(self, submission: Submission) -> list[str] | None:
         """The native ids of a submission whose reply was lost, or None when the scheduler knows no such job.
+
+        Where it has only some elements of an array, and will not have more, the id of the others is "".
 
         :raises NoInformation: the scheduler did not answer
         """
