@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: exit status when another run of the same job holds its lock: that run writes the marker, not this one
 BUSY = 75
+#: exit status after which OAR submits a job again that is ``idempotent`` and ran for more than a minute
+AGAIN = 99
 #: seconds to wait for a parent's marker that another machine has just written (network file systems lag)
 MARKER_PATIENCE = float(os.environ.get("XPM_HPC_MARKER_PATIENCE", "60"))
 
@@ -78,7 +80,7 @@ def main(argv: list[str]) -> int:
 
 def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     record = read_json(os.path.join(directory, "job.json")) or {}
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    restarts = _restarts(record, directory)
     start = {
         "started": time.time(),
         "host": os.uname().nodename,
@@ -104,9 +106,9 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
         check_parents(workspace, record.get("parents") or [])
         code = _execute(workspace, job, directory, record, more)
     except GracefulTimeout as stop:
-        code, end = 1, _stopped(stop, record)
+        code, end = _stopped(stop, record, restarts)
         if not end:
-            return 128 + 15  # no marker: the scheduler says what becomes of it
+            return code  # no marker: the scheduler says what becomes of it
     except Failure as failure:
         say(f"xpm-hpc: {failure}\n")
         code, end = failure.code, {"state": "failed", "reason": failure.reason, "message": str(failure)[-2000:]}
@@ -138,7 +140,19 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     except OSError as error:
         say(f"xpm-hpc: {job}: the end of the task cannot be recorded: {error}\n")
         return code or 74
-    return code
+    # the marker says how it ended; OAR must not take the task's own exit status for a wish
+    return 1 if code == AGAIN and "OAR_JOB_ID" in os.environ else code
+
+
+def _restarts(record: dict[str, Any], directory: str) -> int:
+    """How often the scheduler has started this attempt again by itself."""
+    if "OAR_JOB_ID" not in os.environ:
+        return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    # OAR does it under a new id, and keeps no count; before an attempt of ours there is no progress
+    before = read_json(os.path.join(directory, "progress.json")) or {}
+    if before.get("native_id") in (None, _native_id()):
+        return 0
+    return int(before.get("attempt") or 1) + 1 - int(record.get("attempt") or 1)
 
 
 def flush() -> str:
@@ -167,15 +181,17 @@ def _note_restart(record: dict[str, Any], directory: str) -> None:
         pass  # the disk is full: it is written again at the end
 
 
-def _stopped(stop: GracefulTimeout, record: dict[str, Any]) -> dict[str, Any]:
-    """The end of a task that stopped before its time limit; empty when the job goes on in a new start."""
+def _stopped(stop: GracefulTimeout, record: dict[str, Any], restarts: int) -> tuple[int, dict[str, Any]]:
+    """Exit status and end of a task that stopped before its time limit; no end when the job goes on in a new start."""
     from .resume import Ended, start_again  # for resumable tasks only
 
     say(f"xpm-hpc: the task stopped: {stop}\n")
     sys.stdout.flush()
-    if isinstance(stop, Ended) or start_again(os.environ, record):
-        return {}
-    return {"state": "failed", "reason": "timeout", "message": str(stop) or "stopped before the time limit"}
+    if isinstance(stop, Ended):
+        return 128 + 15, {}
+    if start_again(os.environ, record, restarts):
+        return AGAIN if "OAR_JOB_ID" in os.environ else 128 + 15, {}
+    return 1, {"state": "failed", "reason": "timeout", "message": str(stop) or "stopped before the time limit"}
 
 
 def _execute(workspace: str, job: str, directory: str, record: dict[str, Any], more: dict[str, Any]) -> int:
