@@ -190,8 +190,5 @@ def test_a_resumable_task_is_warned_on_all_nodes_and_goes_on(desk):
 
 def test_nodes_that_do_not_see_the_workdir_are_refused(desk):
     ended = run(desk, "Wait", more='[mirror]\nnodes = "staged"\n')
-    if desk.site.scheduler == "slurm":
-        ended.error(2, "a task on 2 nodes needs nodes that see the workdir", "nodes = 'shared'")
-    else:
-        ended.error(2)  # OAR cannot stage at all
+    ended.error(2, "a task on 2 nodes needs nodes that see the workdir", "nodes = 'shared'")
     assert desk.native_jobs() == {}
