@@ -112,8 +112,10 @@ class Team:
         """
         asked, environ = record["processes"], os.environ
         nodes, per_node, start = asked["nodes"], asked["per_node"], asked["start"]
+        if nodes == 1 and start in ("ssh", "oarsh"):
+            start = "local"
         hosts = find_hosts(environ, _output) if nodes > 1 else []
-        if start in ("ssh", "oarsh") and nodes > 1 and len(hosts) < nodes:
+        if start in ("ssh", "oarsh") and len(hosts) < nodes:
             raise Failure("launch", f"{nodes} nodes were asked for; the scheduler names {', '.join(hosts) or 'none'}")
         listener, addresses = _listen(nodes, hosts)
         self.selector.register(listener, selectors.EVENT_READ, None)
@@ -141,7 +143,7 @@ class Team:
                 commands = [[*srun(nodes, per_node, options, environ), *command]]
             elif start == "mpirun":
                 commands = [[*mpirun(nodes, per_node, options, environ), *command]]
-            elif nodes == 1:
+            elif start == "local":
                 commands = [[*command, "0", str(local)] for local in range(per_node)]
             else:
                 script = os.path.join(directory, f".node-{nonce}.tmp")
