@@ -68,13 +68,13 @@ class Sender:
                 waiting[index] = str(error)
             else:
                 ready[int(index)] = natives
-        every = [native for natives in ready.values() for native in natives] if self.scheduler.corresponds else []
-        sizes = self._sizes(every)
         rest = dict(receipt.jobs)
         for call in split(ready, self.scheduler.corresponds):
             pieces = _doubling(call.indexes) if cautious else [call.indexes]
             # a few are clearer one by one, in what the scheduler shows
-            waits = list(call.dependencies) if len(call.dependencies) <= FEW else shortened(call.dependencies, sizes)
+            waits = list(call.dependencies)
+            if len(waits) > FEW:
+                waits = shortened(call.dependencies, self._sizes(waits) if self.scheduler.corresponds else {})
             while pieces:
                 indexes = pieces.pop(0)
                 if self.full:
@@ -170,8 +170,7 @@ class Sender:
         """Write that these jobs will not run."""
         for job in jobs:
             self.refused[job] = words
-            target = self.layout.job(job)
-            target.mkdir(parents=True, exist_ok=True)
+            self.layout.job(job).mkdir(parents=True, exist_ok=True)
             end = {
                 "state": "failed",
                 "reason": reason,
@@ -179,8 +178,7 @@ class Sender:
                 "ended": time.time(),
                 "by": self.scheduler.name,
             }
-            write_json(str(target / "job.json"), {**self.layout.record(job), **end})
-            write_json(f"{self.layout.stem(job)}.failed", end, durable=True)
+            self.layout.fail(job, end)
 
     def _is_done(self, parent: str) -> bool:
         return bool(self.states[parent]["state"] == "done")

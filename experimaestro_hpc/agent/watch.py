@@ -309,8 +309,7 @@ class Watcher:
         if status.used:
             end["used"] = dict(status.used)
         try:
-            write_json(str(self.layout.job(job) / "job.json"), {**record, **end})
-            write_json(f"{self.layout.stem(job)}.failed", end, durable=True)
+            self.layout.fail(job, end)
         except OSError as error:
             return {**state, **end, "message": f"{status.detail} (and it cannot be recorded: {error})"}
         return self._final(job) or {**state, **end}

@@ -14,6 +14,9 @@ third and fourth may be lists. What a task asks for takes the place of the same 
   the task's wishes. One that has none is not passed on, and the script says so: OAR gives memory away with the cores;
 * ``memory_unit`` (``M``): what these properties count memory in.
 
+The ``options`` of a partition take the place of those of the same name; ``false`` leaves an option out. A partition is
+a queue or, with ``queue`` and ``property`` in its options, any set of resources.
+
 A task that can go on later is signalled ``checkpoint`` seconds before the end, and its job is ``idempotent``: OAR
 submits it again, under a new id, when it ends with exit status 99 after a minute at least, or when it was besteffort
 and had to make room. Jobs that wait for it wait for the new one then.
@@ -118,16 +121,12 @@ def options_of(request: Request) -> dict[str, Any]:
 
     :raises SubmissionError: one is not known, or not for a launcher to set
     """
-    options: dict[str, Any] = dict(_OURS)
-    for name, value in request.options.items():
-        long = _ALIASES.get(name, name)
-        if long not in (*_OPTIONS, *_OURS):
+    given = request.merged("queue", _ALIASES)
+    for name in given:
+        if name not in (*_OPTIONS, *_OURS):
             hint = f"there are: {', '.join((*_OPTIONS, *_OURS))}"
             raise SubmissionError(f"option {name!r} cannot be set for OAR", where="oar", hint=hint)
-        options[long] = value
-    if request.partition:
-        options["queue"] = request.partition
-    return options
+    return {**_OURS, **{name: value for name, value in given.items() if value is not False}}
 
 
 def hierarchy(request: Request, options: Mapping[str, Any]) -> str:
@@ -231,7 +230,7 @@ def _both(where: str, term: str) -> str:
 def properties(request: Request, options: Mapping[str, Any]) -> tuple[str, list[str]]:
     """The value of ``--property``, empty for none, and remarks on wishes that are not passed on."""
     asked, unit = request.resources, parse_memory(f"1{options['memory_unit']}")
-    model = (asked.gpu_model or request.gpu_type or "") if asked.gpus else ""
+    model = (request.gpu_type or asked.gpu_model or "") if asked.gpus else ""
     wishes = (
         ("gpu_model", "=", model and "'" + model.replace("'", "''") + "'"),
         ("gpu_memory", ">=", asked.gpu_memory and -(-asked.gpu_memory // unit)),
@@ -418,6 +417,7 @@ class Oar(CommandScheduler):
     name = "oar"
     command = "oarsub"
     arrays = True
+    starter = "oarsh"
     ends_orphans = False  # -a waits for an end, good or bad
 
     @classmethod

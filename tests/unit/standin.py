@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,3 +214,19 @@ class Deaths:
         self.left -= 1
         if self.left < 0:
             raise Crash
+
+
+#: makes a new agent on the same workspace, and its scheduler
+Start = Callable[[], tuple[Service, Any]]
+
+
+def agents(tmp_path: Path) -> Start:
+    """New agents on one workspace below ``tmp_path``."""
+
+    def fresh() -> tuple[Service, Any]:
+        root = tmp_path / "workspace"
+        root.mkdir(exist_ok=True)
+        service = Service(str(root), "standin")
+        return service, service.scheduler
+
+    return fresh

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from standin import (
     D,
     Deaths,
     StandIn,
+    Start,
+    agents,
     group,
     numbered_workspaces,
     restart,
@@ -31,7 +32,6 @@ from experimaestro_hpc.agent.service import Service
 
 MANY = [f"test.m{number}/{number:08x}" for number in range(8)]
 SONS = [f"test.s{number}/{number:08x}" for number in range(8)]
-Start = Callable[[], tuple[Service, Any]]
 
 
 @pytest.fixture
@@ -40,13 +40,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
     monkeypatch.setattr(service_module, "scheduler_class", lambda _name: StandIn)
     monkeypatch.setattr(send_module, "PAUSES", (0.001, 0.001))
 
-    def fresh() -> tuple[Service, Any]:
-        root = tmp_path / "workspace"
-        root.mkdir(exist_ok=True)
-        service = Service(str(root), "standin")
-        return service, service.scheduler
-
-    return fresh
+    return agents(tmp_path)
 
 
 def whole(layout: Layout, jobs: list[str]) -> dict[str, Receipt]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from experimaestro_hpc.agent import layout as layout_module
 from experimaestro_hpc.agent import watch as watch_module
 from experimaestro_hpc.agent.layout import Layout
 from experimaestro_hpc.agent.receipts import Receipt
@@ -544,7 +545,7 @@ def test_an_end_that_cannot_be_recorded_is_told(place, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(watch_module, "write_json", full)
+    monkeypatch.setattr(layout_module, "write_json", full)
     state = place.state()
     assert (state["state"], state["reason"]) == ("failed", "timeout")
     assert "TIMEOUT (and it cannot be recorded: [Errno 28] No space left on device)" in state["message"]
