@@ -12,6 +12,7 @@ import traceback
 from typing import IO
 
 from ..errors import ConnectionFailed
+from . import look
 from .frames import Body, read_frame, write_frame
 from .service import Service
 
@@ -73,6 +74,8 @@ def main(root: str, scheduler: str, nonce: str) -> None:
         serve(service, nonce, sys.stdin.buffer, answers)
     except (BrokenPipeError, ConnectionFailed, KeyboardInterrupt):
         pass  # the driver has gone
+    finally:
+        look.end(root)
 
 
 def serve(service: Service, nonce: str, requests: IO[bytes], answers: IO[bytes]) -> None:

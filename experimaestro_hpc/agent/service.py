@@ -19,7 +19,7 @@ from typing import Any, Callable
 from ..errors import WorkspaceError, XpmError
 from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
-from . import files
+from . import files, look
 from .adopt import adopt
 from .check import CheckJob, steps
 from .clean import clean, touch
@@ -59,6 +59,7 @@ OPERATIONS = (
     "check_job_start",
     "check_job_look",
     "check_job_end",
+    "look",
     "clean",
 )
 
@@ -164,6 +165,10 @@ class Service:
             self.check_job.end()
             self.check_job = None
         return {}
+
+    def look(self, part: str, **arguments: Any) -> Any:
+        """What a launcher file could say of this cluster; see :mod:`.look`."""
+        return look.look(part, **arguments)
 
     def survey(self, jobs: Sequence[str], code: str = "", python: str = "", environment: str = "") -> dict[str, Any]:
         """What is known before a submission: states of the jobs, what is asked; whether code and environment are there.
