@@ -119,7 +119,7 @@ def _slurm(commands: Commands) -> SchedulerFacts:
 def _oar(commands: Commands) -> SchedulerFacts:
     facts = no_scheduler()
     facts["name"] = "oar"
-    facts["version"] = next(iter(_said(commands, ["oarstat", "--version"]).splitlines()), "").strip()
+    facts["version"] = oar_site.parse_version(_said(commands, ["oarstat", "--version"]))
     out = _asked(commands, oar_site.OARNODES, facts["notes"])
     try:
         shown = json.loads(out) if out.strip() else {}

@@ -103,7 +103,8 @@ def _scheduler_words(facts: SchedulerFacts) -> str:
     gpus = sorted({one["type"] or "GPUs" for part in partitions for kind in part["kinds"] for one in kind["gpus"]})
     words = [facts["version"] or facts["name"]]
     if partitions:
-        words.append(f"{len(partitions)} {'partition' if len(partitions) == 1 else 'partitions'}")
+        noun = "queue" if facts["name"] == "oar" else "partition"
+        words.append(f"{len(partitions)} {noun}{'' if len(partitions) == 1 else 's'}")
     return ", ".join([*words, *gpus])
 
 

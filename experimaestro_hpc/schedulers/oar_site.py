@@ -5,6 +5,7 @@ OAR has no command by which a user could list the queues, or their limits: what 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,16 @@ _MEMORY = ("memnode", "mem", "memory", "ram")
 _CORE = ("core", "core_id", "cpucore")
 _HOST = ("network_address", "host")
 _NONE = (None, "", "NO", "no", "none", "None", "N/A", "-1")
+
+
+def parse_version(out: str) -> str:
+    """OAR's version, from what ``oarstat --version`` printed.
+
+    >>> parse_version("OAR version : 2.5.9 (Canicule)")
+    'OAR 2.5.9'
+    """
+    found = re.search(r"OAR version\s*:\s*(\S+)", out)
+    return f"OAR {found.group(1)}" if found else ""
 
 
 def resources(shown: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
