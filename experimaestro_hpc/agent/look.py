@@ -29,8 +29,6 @@ from .surroundings import (
     parse_version,
 )
 
-#: the name of a folder that the agent may be shipped to for a look, and that goes with it
-TEMPORARY = "xpm-hpc-look-"
 #: seconds for what may hang: a file system whose server is away, a module system that builds its cache
 PATIENCE = 20.0
 #: the command by which each scheduler is known
@@ -110,6 +108,7 @@ def _slurm(commands: Commands) -> SchedulerFacts:
         associations = _asked(commands, slurm_site.accounting(user, config.get("ClusterName", "")), notes)
         rights = slurm_site.parse_rights(associations)
         facts["account"] = _asked(commands, slurm_site.default_account(user), notes).strip().partition("\n")[0]
+        rights = rights._replace(account=facts["account"])
     facts["accounts"], facts["qos"], facts["default_qos"] = rights.accounts, rights.qos, rights.default_qos
     facts["needs_account"] = "associations" in config.get("AccountingStorageEnforce", "")
     facts["partitions"] = slurm_site.partitions(sinfo, shown, rights)
@@ -270,9 +269,3 @@ def software() -> Software:
         "has_modules": has_modules,
         "modules": parse_modules(found[0].out) if has_modules else [],
     }
-
-
-def end(root: str) -> None:
-    """Remove a folder that the agent was shipped to for a look; any other is left alone."""
-    if os.path.basename(root).startswith(TEMPORARY) and not os.path.islink(root):
-        shutil.rmtree(root, ignore_errors=True)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..agent import look
+from ..agent import temporary
+from ..agent.look import COMMANDS
 from ..errors import ConnectionFailed, LauncherError, XpmError
 from ..schedulers.site import SchedulerFacts
 from .found import Found, best_python, workdir_of
@@ -55,14 +56,14 @@ def find(name: str, connector: Connector, workdir: str, scheduler: str, report: 
     :param scheduler: look for this one only; "" for any
     :raises XpmError: the host cannot be reached, has no scheduler, or the workdir cannot be
     """
-    place = f"{_PLACE}/{look.TEMPORARY}{secrets.token_hex(8)}"
+    place = f"{_PLACE}/{temporary.TEMPORARY}{secrets.token_hex(8)}"
     session = Session(Launcher(name, "local", place, connector), Path(tempfile.gettempdir()))
     try:
         return _look(session, workdir, scheduler, report)
     finally:
         session.close()
         if connector.type == "local":
-            look.end(place)
+            temporary.end(place)
 
 
 def _look(session: Session, workdir: str, scheduler: str, report: Report) -> Found:
@@ -109,7 +110,7 @@ def _scheduler_words(facts: SchedulerFacts) -> str:
 
 
 def _no_scheduler(host: str, facts: SchedulerFacts, wanted: str) -> XpmError:
-    what = f"no scheduler was found: there is no {look.COMMANDS.get(wanted, 'sbatch and no oarsub')} on PATH"
+    what = f"no scheduler was found: there is no {COMMANDS.get(wanted, 'sbatch and no oarsub')} on PATH"
     path = facts["elsewhere"]
     if path:
         folder = path.rpartition("/")[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..resources import format_duration, format_memory
@@ -248,9 +248,29 @@ def _partitions(scheduler: SchedulerFacts) -> list[list[str]]:
     )
     intro = "The first of these that has what a task asks for is chosen, so their order matters. What is left out "
     intro += "is not checked, and no GPUs means none."
-    parts = [_remark(intro), *(_partition(one, scheduler["name"]) for one in usable)]
+    entries = [entry for one in usable for entry in divided(one, {other["name"] for other in all_})]
+    parts = [_remark(intro), *(_partition(one, scheduler["name"]) for one in entries)]
     refused = [f"Not for you: {one['name']}, since {one['refusal']}." for one in all_ if one["refusal"]]
     return [*parts, [line for words in refused for line in _remark(words)]]
+
+
+def divided(partition: FoundPartition, names: Collection[str]) -> list[FoundPartition]:
+    """A partition with nodes of several types of GPU as one for each, which name it in their options.
+
+    :param names: of all partitions, which the new ones must differ from
+    """
+    types = sorted({tuple(sorted(one["type"] for one in kind["gpus"])) for kind in partition["kinds"]})
+    if len([one for one in types if one]) < 2:
+        return [partition]
+    found: list[FoundPartition] = []
+    for one in types:
+        kinds = [kind for kind in partition["kinds"] if tuple(sorted(gpu["type"] for gpu in kind["gpus"])) == one]
+        name = "-".join([partition["name"], *(word or "gpu" for word in dict.fromkeys(one))])
+        while one and name in names:
+            name += "-nodes"
+        options = {"partition": partition["name"], **partition["options"]} if one else partition["options"]
+        found.append({**partition, "name": name, "kinds": kinds, "options": options})
+    return found
 
 
 def _partition(partition: FoundPartition, scheduler: str) -> list[str]:
@@ -277,7 +297,12 @@ def _partition(partition: FoundPartition, scheduler: str) -> list[str]:
         lines += _setting("memory", text(format_memory(memory)))
     lines += _gpus([gpus for kind in kinds for gpus in kind["gpus"]])
     nodes = _least(count, partition["max_nodes"])
-    return lines + (_setting("nodes", str(nodes)) if nodes else [])
+    if nodes:
+        lines += _setting("nodes", str(nodes))
+    if partition["options"]:
+        given = ", ".join(f"{name} = {text(value)}" for name, value in partition["options"].items())
+        lines += _setting("options", f"{{ {given} }}", "what is said to the scheduler for it")
+    return lines
 
 
 def _least(found: int, limit: int | None) -> int:

@@ -101,6 +101,7 @@ def default_queue(found: Sequence[Mapping[str, Any]], names: Mapping[str, str], 
         "default_time": None,
         "max_nodes": None,
         "limits": {},
+        "options": {},
         "kinds": [_kind(count, *one) for one, count in sorted(kinds.items())],
     }
 

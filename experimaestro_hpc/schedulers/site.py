@@ -32,7 +32,8 @@ class FoundPartition(TypedDict):
     """A partition of Slurm, or a queue of OAR.
 
     ``default_time`` is what a job gets that asks for none; ``refusal`` says why this user's jobs may not run there, in
-    words, and is "" where they may; ``limits`` are those of a job on each node: ``cores`` and ``memory``.
+    words, and is "" where they may; ``options`` are what they must say to; ``limits`` are those of a job on each node:
+    ``cores`` and ``memory``.
     """
 
     name: str
@@ -43,6 +44,7 @@ class FoundPartition(TypedDict):
     default_time: int | None
     max_nodes: int | None
     limits: dict[str, int]
+    options: dict[str, str]
     kinds: list[Kind]
 
 

@@ -32,12 +32,14 @@ class Rights(NamedTuple):
     """What a user may ask for.
 
     :param partitions: those that the accounts are for; empty: any
+    :param account: the default one
     """
 
     accounts: list[str]
     partitions: list[str]
     qos: list[str]
     default_qos: str
+    account: str = ""
 
 
 def parse_gpus(gres: str) -> list[FoundGpus]:
@@ -147,6 +149,7 @@ def partitions(sinfo: str, scontrol: str, rights: Rights) -> list[FoundPartition
                 "default_time": parse_time(settings.get("DefaultTime", "NONE")),
                 "max_nodes": _limit(settings, "MaxNodes"),
                 "limits": _limits(settings),
+                "options": options(settings, rights),
                 "kinds": kinds[name],
             }
         )
@@ -170,6 +173,24 @@ def refusal(state: str, settings: Mapping[str, str], rights: Rights) -> str:
         if mine and denied is not None and set(mine) <= set(denied):
             return f"it is not for your {word}"
     return ""
+
+
+def options(settings: Mapping[str, str], rights: Rights) -> dict[str, str]:
+    """What this user's jobs must say to run in a partition: another account or QOS than they get by themselves.
+
+    >>> options({"AllowQos": "gpu,long"}, Rights(["lab"], [], ["normal", "gpu"], "normal"))
+    {'qos': 'gpu'}
+    """
+    found = {}
+    for option, what, mine, usual in (
+        ("account", "Accounts", rights.accounts, rights.account),
+        ("qos", "Qos", rights.qos, rights.default_qos),
+    ):
+        allowed = _listed(settings.get(f"Allow{what}"))
+        fit = [one for one in mine if allowed is None or one in allowed]
+        if fit and usual and usual not in fit:
+            found[option] = fit[0]
+    return found
 
 
 def _listed(text: str | None) -> list[str] | None:

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from ..errors import WorkspaceError
 from ..runtime.files import read_json, write_json
 
@@ -44,6 +42,8 @@ def check_name(name: str) -> str:
 
 def note_jobs(root: Path, name: str, script: str, jobs: Mapping[str, dict[str, Any]]) -> None:
     """Add a run's jobs to its experiment; two runs at once do not lose each other's."""
+    from filelock import FileLock  # with asyncio and more: for whoever writes only
+
     folder = root / "experiments" / check_name(name)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "experiment.json"

@@ -22,7 +22,7 @@ from ..options import json_option, print_json, printable
 def fit(resources: str, launcher: str | None, as_json: bool) -> int:
     """Say where a task that asks for RESOURCES would go, why not elsewhere, and what its script would ask for.
 
-    The launcher files tell; no cluster is asked. The exit status is 1 if nothing fits.
+    The launcher files tell, your own first; no cluster is asked. The exit status is 1 if nothing fits.
 
     \b
     xpm-hpc launchers fit "gpu(mem=40G) * 2"
@@ -33,7 +33,7 @@ def fit(resources: str, launcher: str | None, as_json: bool) -> int:
         found = [fitted(launcher_named(launcher), asked)]
     else:
         found = []
-        for name, path, _ in all_launchers():
+        for name, path, _ in sorted(all_launchers(), key=lambda one: one[2] != "user"):  # one's own come first
             try:
                 found.append(fitted(read_launcher(path), asked))
             except XpmError as error:
@@ -85,11 +85,12 @@ def _print(found: dict[str, Any]) -> None:
         _line(f"ok    {title}: '{found['choice']}'; no partition is described, so nothing is checked")
     else:
         _line(f"ok    {title}: '{found['choice']}' in {found['partition']}")
-    is_chosen = False
+    has_choice = False
     for one in found.get("considered", ()):
-        is_first = not is_chosen and not one["lacks"]
-        if is_first:
-            is_chosen = True
+        if has_choice and one["choice"] != found["choice"]:
+            break  # later alternatives do not matter any more
+        if not has_choice and not one["lacks"]:
+            has_choice = True
             continue
         why = "; ".join(one["lacks"]) or "fits too, and comes later"
         _line(f"      not '{one['choice']}' in {one['partition']}: {why}")
