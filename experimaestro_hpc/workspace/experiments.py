@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from ..errors import WorkspaceError
 from ..runtime.files import read_json, write_json
 
@@ -44,6 +42,8 @@ def check_name(name: str) -> str:
 
 def note_jobs(root: Path, name: str, script: str, jobs: Mapping[str, dict[str, Any]]) -> None:
     """Add a run's jobs to its experiment; two runs at once do not lose each other's."""
+    from filelock import FileLock  # lists need none
+
     folder = root / "experiments" / check_name(name)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "experiment.json"
@@ -62,9 +62,3 @@ def read_experiment(path: Path) -> ExperimentRecord | None:
     document = read_json(str(path))
     known = {one.name for one in fields(ExperimentRecord)}  # a newer version may have written more
     return ExperimentRecord(**{key: document[key] for key in known & document.keys()}) if document else None
-
-
-def experiments(root: Path) -> list[ExperimentRecord]:
-    """All experiments of a workspace, the latest first."""
-    found = [read_experiment(path) for path in (root / "experiments").glob("*/experiment.json")]
-    return sorted((one for one in found if one is not None), key=lambda one: -one.updated)
