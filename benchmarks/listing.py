@@ -1,7 +1,8 @@
 """Listing jobs, beside experimaestro's. ``python benchmarks/listing.py [--peer PYTHON] [--jobs 5000 100000]``
 
-Workspaces are written by hand, as their files are when jobs have ended: ten experiments of as many jobs, three in a hundred
-failed. ``--peer`` is a Python with ``experimaestro`` 2.7 installed, in an environment of its own; it generates its own workspace of 5,000.
+Workspaces are written by hand, as their files are when jobs have ended: ten experiments of as many jobs, three in a
+hundred failed. ``--peer`` is a Python with ``experimaestro`` 2.7 installed, in an environment of its own; it makes its
+own workspace of 5,000.
 """
 
 from __future__ import annotations
@@ -50,14 +51,31 @@ def make_workspace(root: Path, count: int) -> None:
         tags = {"lr": number % 7 / 10, "seed": number}
         state = "failed" if number % FAILED_EACH == 0 else "done"
         end = {
-            **{"state": state, "started": 1.7e9 + number, "ended": 1.7e9 + number + 60, "host": "node17", "attempt": 1},
-            **{"native_id": f"{number}", "exit_code": 0, "used": {"wall": 60.0, "cpu": 55.0, "max_rss": 123456789}},
+            "state": state,
+            "started": 1.7e9 + number,
+            "ended": 1.7e9 + number + 60,
+            "host": "node17",
+            "attempt": 1,
+            "native_id": f"{number}",
+            "exit_code": 0,
+            "used": {"wall": 60.0, "cpu": 55.0, "max_rss": 123456789},
             **({"reason": "exit", "message": "ValueError: not that"} if state == "failed" else {}),
         }
         record = {
-            **{"schema": 1, "id": job, "task": task, "identifier": identifier, "name": name, "tags": tags},
-            **{"parents": [], "launcher": "cluster", "scheduler": "slurm", "created": 1.7e9 + number, "batch": "t0ken"},
-            **{"resources": {"cores": 4, "memory": 16 << 30, "duration": 3600}, "git": {"commit": "0" * 40}, **end},
+            "schema": 1,
+            "id": job,
+            "task": task,
+            "identifier": identifier,
+            "name": name,
+            "tags": tags,
+            "parents": [],
+            "launcher": "cluster",
+            "scheduler": "slurm",
+            "created": 1.7e9 + number,
+            "batch": "t0ken",
+            "resources": {"cores": 4, "memory": 16 << 30, "duration": 3600},
+            "git": {"commit": "0" * 40},
+            **end,
         }
         folder = root / "jobs" / job
         folder.mkdir(parents=True)

@@ -183,7 +183,7 @@ def _order(text: str | None) -> Any:
 def _lines(index: Index, found: _Look, columns: Sequence[str], as_json: bool) -> list[str]:
     views = found.views
     if as_json:
-        return json_text(views).splitlines()
+        return [json_text(views)]
     if not index.count():
         return [f"no jobs in {index.root}"]
     lines = []
