@@ -514,7 +514,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, jobs, options):
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-HEAVY = ("fabric", "paramiko", "jinja2", "tabulate", "tqdm", "invoke", "cryptography", "markupsafe")
+HEAVY = ("fabric", "paramiko", "jinja2", "tqdm", "invoke", "cryptography", "markupsafe")
 
 
 @pytest.mark.parametrize(
