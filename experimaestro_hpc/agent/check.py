@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import subprocess
@@ -54,14 +55,43 @@ def _timed(name: str, take: Callable[[], str]) -> Step:
 def _python(python: str) -> str:
     if not python:
         return "set up on the nodes, looked at with --job"
+    path, version = _found_python(python)
+    if not path:
+        return f"{python} is not on this host, and may be on the nodes: looked at with --job"
+    if not version or _is_old(version):
+        raise XpmError(f"{python} is {version or 'no Python'}; tasks need 3.9 or newer")
+    return f"{version} ({path})"
+
+
+def check_python(python: str, host: str) -> None:
+    """Refuse a Python that is there and too old; one that only the nodes have cannot be judged here.
+
+    :raises XpmError: it is older than 3.9
+    """
+    try:
+        _, version = _found_python(python)
+    except XpmError:
+        return
+    if version and _is_old(version):
+        raise XpmError(
+            f"tasks need Python 3.9 or newer, and {python} on {host} is {version}",
+            where=f"host {host}",
+            hint="set `python` in [environment] of the launcher file, or load a module in `setup`",
+        )
+
+
+def _found_python(python: str) -> tuple[str, str]:
+    """Where a command of Python's is on this host, and its version; "" for what is not known."""
     path = shutil.which(os.path.expandvars(os.path.expanduser(python)))
     if path is None:
-        return f"{python} is not on this host, and may be on the nodes: looked at with --job"
-    asked = _output([path, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"])
-    version = tuple(int(part) for part in asked.split(".")[:2] if part.isdigit())
-    if version < (3, 9):
-        raise XpmError(f"{python} is {asked or 'no Python'}; tasks need 3.9 or newer")
-    return f"{asked} ({path})"
+        return "", ""
+    # the last word: what a user has Python do when it starts may print before
+    words = _output([path, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]).split()
+    return path, words[-1] if words and re.fullmatch(r"\d+(\.\d+)+", words[-1]) else ""
+
+
+def _is_old(version: str) -> bool:
+    return tuple(int(part) for part in version.split(".")[:2]) < (3, 9)
 
 
 def _version(scheduler: Scheduler) -> str:
@@ -70,20 +100,15 @@ def _version(scheduler: Scheduler) -> str:
         return f"{scheduler.name}: this machine's own"
     if shutil.which(scheduler.command) is None:
         raise XpmError(f"there is no {scheduler.command} on this host: is it a login node?")
-    return _output(argv).splitlines()[0] if _output(argv) else f"{scheduler.name}, which does not tell its version"
+    said = _output(argv)
+    return said.splitlines()[0] if said else f"{scheduler.name}, which does not tell its version"
 
 
 def _queries(scheduler: Scheduler) -> str:
     words = [scheduler.queries() or "asked directly"]
     if scheduler.name == "slurm":
-        asked = (
-            subprocess.run(
-                ["sacct", "-n", "-X", "-o", "JobID", "-S", "now"], capture_output=True, check=False, timeout=60
-            )
-            if shutil.which("sacct")
-            else None
-        )
-        works = asked is not None and asked.returncode == 0
+        asked = ["sacct", "-n", "-X", "-o", "JobID", "-S", "now"]
+        works = shutil.which("sacct") is not None and _ran(asked).returncode == 0
         words.append("sacct works" if works else "no sacct: how killed jobs ended is known from squeue alone")
     return ", ".join(words)
 
@@ -102,12 +127,15 @@ def _workdir(layout: Layout) -> str:
     return words if free > LITTLE else f"{words}: nearly full"
 
 
-def _output(argv: list[str]) -> str:
+def _ran(argv: list[str]) -> subprocess.CompletedProcess[bytes]:
     try:
-        asked = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
+        return subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=60)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise XpmError(f"{argv[0]}: {error}") from error
-    return asked.stdout.decode("utf-8", "replace").strip()
+
+
+def _output(argv: list[str]) -> str:
+    return _ran(argv).stdout.decode("utf-8", "replace").strip()
 
 
 class CheckJob:

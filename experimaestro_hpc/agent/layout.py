@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config.objects import job_name
 from ..errors import WorkspaceError
-from ..runtime.files import read_json
+from ..runtime.files import read_json, write_json
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
@@ -81,6 +82,11 @@ class Layout:
     def record(self, job: str) -> dict[str, Any]:
         """The job's ``job.json``; empty when there is none."""
         return read_json(f"{os.path.dirname(self.stem(job))}/job.json") or {}
+
+    def fail(self, job: str, end: Mapping[str, Any]) -> None:
+        """Write that a job has failed and why, in its ``job.json`` and then in the marker that makes it so."""
+        write_json(f"{os.path.dirname(self.stem(job))}/job.json", {**self.record(job), **end})
+        write_json(f"{self.stem(job)}.failed", dict(end), durable=True)
 
     def progress(self, job: str) -> dict[str, Any] | None:
         """The job's ``progress.json``: written when it starts, and while it runs."""

@@ -6,8 +6,8 @@ after the other and the marker comes last.
 
 from __future__ import annotations
 
-import contextlib
 import os
+import shutil
 from pathlib import Path
 
 from .files import MARKERS
@@ -30,20 +30,28 @@ def place(layout: Layout, incoming: Path, jobs: list[str]) -> list[str]:
             except OSError:
                 if not target.is_dir():
                     raise
-                _merge(source, target)
+                move_tree(source, target)
         if (layout.marker(job) or {}).get("state") == "done":
             done.append(job)
     return done
 
 
-def _merge(source: Path, target: Path) -> None:
-    for old in target.glob("*.failed"):
-        with contextlib.suppress(FileNotFoundError):
-            old.unlink()
-    last = [path for pattern in MARKERS for path in source.glob(pattern)]
-    walked = list(os.walk(source))
-    files = [Path(folder, name) for folder, _, names in walked for name in names]
-    for folder, _, _ in walked:
-        (target / Path(folder).relative_to(source)).mkdir(parents=True, exist_ok=True)
-    for path in [*(one for one in files if one not in last), *last]:
-        path.replace(target / path.relative_to(source))
+def move_tree(source: Path, target: Path) -> None:
+    """Move all files below ``source`` to the same places below ``target``, each by rename, markers last."""
+    last = {path for pattern in MARKERS for path in source.glob(pattern)}
+    moves: list[tuple[Path, Path]] = []
+    for folder, folders, names in os.walk(source):
+        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
+        here = target / os.path.relpath(folder, source)
+        if here.is_symlink() or not here.is_dir():
+            here.unlink(missing_ok=True)
+            here.mkdir(parents=True)
+        moves += [(Path(folder, name), here / name) for name in (*names, *links)]
+    for path, new in sorted(moves, key=lambda move: move[0] in last):
+        if new.is_dir() and not new.is_symlink():
+            shutil.rmtree(new)
+        path.replace(new)
+    if last:
+        kept = {path.name for path in last}
+        for old in (path for pattern in MARKERS for path in target.glob(pattern) if path.name not in kept):
+            old.unlink(missing_ok=True)

@@ -68,13 +68,13 @@ class Sender:
                 waiting[index] = str(error)
             else:
                 ready[int(index)] = natives
-        every = [native for natives in ready.values() for native in natives] if self.scheduler.corresponds else []
-        sizes = self._sizes(every)
         rest = dict(receipt.jobs)
         for call in split(ready, self.scheduler.corresponds):
             pieces = _doubling(call.indexes) if cautious else [call.indexes]
             # a few are clearer one by one, in what the scheduler shows
-            waits = list(call.dependencies) if len(call.dependencies) <= FEW else shortened(call.dependencies, sizes)
+            waits = list(call.dependencies)
+            if len(waits) > FEW:
+                waits = shortened(call.dependencies, self._sizes(waits) if self.scheduler.corresponds else {})
             while pieces:
                 indexes = pieces.pop(0)
                 if self.full:
@@ -103,6 +103,10 @@ class Sender:
             return replace(receipt, jobs=jobs, state="submitting")
         for index in indexes:
             rest.pop(index, None)
+        return self._apart(receipt, jobs)
+
+    def _apart(self, receipt: Receipt, jobs: dict[str, str]) -> Receipt:
+        """A receipt with a token of its own for some of the elements."""
         token = secrets.token_hex(6)
         part = replace(
             receipt,
@@ -142,10 +146,19 @@ class Sender:
                     self.unknown.update(dict.fromkeys(receipt.jobs.values(), str(error)))
                     return
             if native_ids is not None:
-                receipt.settle(self.layout, native_ids)
-                self.natives.update(receipt.natives)
-                self.watcher.receipts[receipt.token] = receipt
+                rest = self.settle(receipt, native_ids)
+                if rest is not None:
+                    self._call(rest, dependencies, corresponding)
                 return
+
+    def settle(self, receipt: Receipt, native_ids: list[str]) -> Receipt | None:
+        """Note what the scheduler has of a submission; a receipt for the rest, if it has only some elements."""
+        missing = {index: job for (index, job), native in zip(receipt.jobs.items(), native_ids) if not native}
+        rest = self._apart(receipt, missing) if missing else None
+        receipt.settle(self.layout, native_ids)
+        self.natives.update(receipt.natives)
+        self.watcher.receipts[receipt.token] = receipt
+        return rest
 
     def _hold(self, receipt: Receipt, words: Mapping[str, str]) -> None:
         receipt.state, receipt.words = "held", next(iter(words.values()))
@@ -157,8 +170,7 @@ class Sender:
         """Write that these jobs will not run."""
         for job in jobs:
             self.refused[job] = words
-            target = self.layout.job(job)
-            target.mkdir(parents=True, exist_ok=True)
+            self.layout.job(job).mkdir(parents=True, exist_ok=True)
             end = {
                 "state": "failed",
                 "reason": reason,
@@ -166,8 +178,7 @@ class Sender:
                 "ended": time.time(),
                 "by": self.scheduler.name,
             }
-            write_json(str(target / "job.json"), {**self.layout.record(job), **end})
-            write_json(f"{self.layout.stem(job)}.failed", end, durable=True)
+            self.layout.fail(job, end)
 
     def _is_done(self, parent: str) -> bool:
         return bool(self.states[parent]["state"] == "done")

@@ -21,7 +21,7 @@ from ..schedulers import scheduler_class
 from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
-from .check import CheckJob, steps
+from .check import CheckJob, check_python, steps
 from .clean import clean, touch
 from .environments import Environments
 from .incoming import Incoming
@@ -29,7 +29,7 @@ from .layout import Layout
 from .pack import Packer
 from .place import place
 from .send import Sender
-from .submit import Submitter, submission_lock
+from .submit import LIVE, WAITING, Submitter, submission_lock
 from .tar import Readable
 from .tend import Tender
 from .watch import State, Watcher
@@ -130,7 +130,7 @@ class Service:
         with submission_lock(self.layout):
             states = self.watcher.states(jobs)
             for number, job in enumerate(jobs):
-                if states[job]["state"] in ("running", "queued", "held", "waiting"):
+                if states[job]["state"] in LIVE:
                     continue
                 with contextlib.suppress(FileNotFoundError):
                     self.layout.job(job).rename(trash / str(number))
@@ -342,7 +342,7 @@ class Service:
         live = {
             job: state["native_id"]
             for job, state in states.items()
-            if state["state"] in ("queued", "waiting", "held", "running") and state.get("native_id")
+            if state["state"] in LIVE and state.get("native_id")
         }
         waiting_first = sorted(live, key=lambda job: states[job]["state"] == "running")
         self.scheduler.cancel([live[job] for job in waiting_first])
@@ -392,7 +392,7 @@ class Service:
         states = self.watcher.states(jobs)
         found = {}
         for job in jobs:
-            native = states[job].get("native_id") if states[job]["state"] in ("queued", "waiting", "held") else None
+            native = states[job].get("native_id") if states[job]["state"] in WAITING else None
             parents = self.layout.record(job).get("parents", ())
             of_parents = self.watcher.states(parents, max_age=60.0)
             found[job] = {
@@ -402,33 +402,3 @@ class Service:
                 "parents": {one: state for one, state in of_parents.items() if state["state"] != "done"},
             }
         return found
-
-
-def check_python(python: str, host: str) -> None:
-    """Refuse a Python that is there and too old; one that only the nodes have cannot be judged here.
-
-    :raises XpmError: it is older than 3.9
-    """
-    import subprocess
-
-    path = shutil.which(os.path.expandvars(os.path.expanduser(python)))
-    if path is None:
-        return
-    try:
-        asked = subprocess.run(
-            [path, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
-        words = asked.stdout.decode().split()
-        version = tuple(int(part) for part in words[-1].split("."))
-    except (OSError, ValueError, IndexError, subprocess.TimeoutExpired):
-        return
-    if version < (3, 9):
-        raise XpmError(
-            f"tasks need Python 3.9 or newer, and {python} on {host} is {words[-1]}",
-            where=f"host {host}",
-            hint="set `python` in [environment] of the launcher file, or load a module in `setup`",
-        )

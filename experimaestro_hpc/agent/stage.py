@@ -28,10 +28,9 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import WorkspaceError
-from ..runtime.files import write_json
 from ..runtime.run import Failure, check_parents
-from .files import MARKERS
 from .layout import Layout
+from .place import move_tree
 from .unpack import stays_inside
 
 #: exit statuses of a job's script that could not tell the login node what happened, and what did
@@ -207,8 +206,7 @@ class Stage:
                 "ended": time.time(),
                 "by": "the job's script",
             }
-            write_json(str(self.folder / "job.json"), {**self.layout.record(self.job), **end})
-            write_json(f"{self.layout.stem(self.job)}.failed", end)
+            self.layout.fail(self.job, end)
         return True
 
     @contextlib.contextmanager
@@ -217,27 +215,6 @@ class Stage:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield lock
-
-
-def move_tree(source: Path, target: Path) -> None:
-    """Move all files below ``source`` to the same places below ``target``, each by rename, markers last."""
-    last = {path for pattern in MARKERS for path in source.glob(pattern)}
-    moves: list[tuple[Path, Path]] = []
-    for folder, folders, names in os.walk(source):
-        links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
-        here = target / os.path.relpath(folder, source)
-        if here.is_symlink() or not here.is_dir():
-            here.unlink(missing_ok=True)
-            here.mkdir(parents=True)
-        moves += [(Path(folder, name), here / name) for name in (*names, *links)]
-    for path, new in sorted(moves, key=lambda move: move[0] in last):
-        if new.is_dir() and not new.is_symlink():
-            shutil.rmtree(new)
-        path.replace(new)
-    if last:
-        kept = {path.name for path in last}
-        for old in (path for pattern in MARKERS for path in target.glob(pattern) if path.name not in kept):
-            old.unlink(missing_ok=True)
 
 
 def _remove(folder: Path, name: str) -> None:

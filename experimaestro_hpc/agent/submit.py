@@ -21,8 +21,10 @@ from .receipts import Receipt, look_up, read_receipt
 from .send import Sender
 from .watch import Watcher
 
-#: states of jobs that are not submitted again
-SETTLED = ("done", "running", "queued", "waiting", "held")
+#: states of jobs that wait, that have not ended, and that are not submitted again
+WAITING = ("queued", "waiting", "held")
+LIVE = ("running", *WAITING)
+SETTLED = ("done", *LIVE)
 #: what the end of an attempt leaves in ``job.json``
 ENDED = ("state", "reason", "message", "started", "ended", "host", "pid", "exit_code", "used", "native_id", "gpus")
 

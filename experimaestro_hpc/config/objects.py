@@ -108,6 +108,10 @@ class Task(Config):
     ...         print(self.word.upper())
     """
 
+    if TYPE_CHECKING:
+        #: ``"none"``: on several nodes it starts its processes itself, so ``execute`` is called once, on the first
+        __xpmstart__: ClassVar[str]
+
     def execute(self) -> None:
         """What the task does; called inside the job, in the job directory."""
         raise NotImplementedError(f"{type(self).__qualname__} has no execute method")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,12 @@ class StandIn(Scheduler):
             raise SubmissionError("Invalid partition name specified", where="sbatch")
         if what == "die before":
             raise Crash
+        if what == "accept a part":
+            (self.cluster / f"{submission.token}.part").touch()
+            raise NoInformation(TIMED_OUT)
+        if what == "accept a part, die":
+            (self.cluster / f"{submission.token}.part").touch()
+            raise Crash
         if what.startswith(("accept", "die after")):
             with (self.cluster / submission.token).open("a") as file:
                 file.write("submitted\n")
@@ -82,6 +88,8 @@ class StandIn(Scheduler):
         self.looked_for.append(submission.token)
         if self.is_deaf:
             raise NoInformation("squeue: slurm_load_jobs error: Unable to contact slurm controller")
+        if (self.cluster / f"{submission.token}.part").exists():  # every other element
+            return [native * (place % 2) for place, native in enumerate(self.natives(submission))]
         return self.natives(submission) if (self.cluster / submission.token).exists() else None
 
     def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
@@ -206,3 +214,19 @@ class Deaths:
         self.left -= 1
         if self.left < 0:
             raise Crash
+
+
+#: makes a new agent on the same workspace, and its scheduler
+Start = Callable[[], tuple[Service, Any]]
+
+
+def agents(tmp_path: Path) -> Start:
+    """New agents on one workspace below ``tmp_path``."""
+
+    def fresh() -> tuple[Service, Any]:
+        root = tmp_path / "workspace"
+        root.mkdir(exist_ok=True)
+        service = Service(str(root), "standin")
+        return service, service.scheduler
+
+    return fresh

@@ -161,7 +161,7 @@ PART = LOCAL + '[[partitions]]\nname = "gpu"\n'
             LOCAL + "zzz = 1",
             2,
             "unknown key 'zzz' in the launcher; known: scheduler, workdir, connector, "
-            "environment, defaults, partitions, mirror, slots",
+            "environment, defaults, partitions, mirror, slots, template",
         ),
         (LOCAL + "host = 1", 2, "unknown key 'host' in the launcher; it belongs in [connector]"),
         (

@@ -95,7 +95,7 @@ def test_a_directive_stays_on_its_line(value):
         ("gpu * 4", {}, {"gres": "gpu:4"}),
         ("gpu * 2", {"gpu_type": "h100"}, {"gres": "gpu:h100:2"}),
         ("gpu(model=a100) * 2", {}, {"gres": "gpu:a100:2"}),
-        ("gpu(model=a100)", {"gpu_type": "h100"}, {"gres": "gpu:a100:1"}),
+        ("gpu(model=a100)", {"gpu_type": "A100"}, {"gres": "gpu:A100:1"}),  # as the partition spells it
         ("gpu(mem=24G)", {}, {"gres": "gpu:1"}),
         ("any", {"gpu_type": "h100"}, {}),
         ("any", {"partition": "gpu"}, {"partition": "gpu"}),

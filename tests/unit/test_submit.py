@@ -7,18 +7,17 @@ import contextlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from standin import TIMED_OUT, A, B, C, Crash, D, StandIn, group, send, times_submitted
+from standin import TIMED_OUT, A, B, C, Crash, D, StandIn, Start, agents, group, send, times_submitted
 
 from experimaestro_hpc.agent import send as send_module
 from experimaestro_hpc.agent import service as service_module
+from experimaestro_hpc.agent.check import check_python
 from experimaestro_hpc.agent.pack import Packer
 from experimaestro_hpc.agent.receipts import Receipt, read_receipt
-from experimaestro_hpc.agent.service import Service, check_python
+from experimaestro_hpc.agent.service import Service
 from experimaestro_hpc.errors import XpmError
 from experimaestro_hpc.schedulers.base import Submission
 
@@ -29,20 +28,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(send_module, "PAUSES", (0.001, 0.001))
 
 
-Start = Callable[[], tuple[Service, Any]]
-
-
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """A new agent on the same workspace, and its scheduler."""
-
-    def fresh() -> tuple[Service, Any]:
-        root = tmp_path / "workspace"
-        root.mkdir(exist_ok=True)
-        service = Service(str(root), "standin")
-        return service, service.scheduler
-
-    return fresh
+    return agents(tmp_path)
 
 
 def states(service: Service, *jobs: str) -> list[str]:

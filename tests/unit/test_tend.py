@@ -5,13 +5,27 @@ from __future__ import annotations
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from standin import A, B, C, Crash, D, Deaths, StandIn, group, numbered_workspaces, restart, send, submitted_jobs
+from standin import (
+    A,
+    B,
+    C,
+    Crash,
+    D,
+    Deaths,
+    StandIn,
+    Start,
+    agents,
+    group,
+    numbered_workspaces,
+    restart,
+    send,
+    submitted_jobs,
+)
 
 from experimaestro_hpc.agent import send as send_module
 from experimaestro_hpc.agent import service as service_module
@@ -25,7 +39,6 @@ from experimaestro_hpc.schedulers.base import Status
 
 MANY = [f"test.m{number}/{number:08x}" for number in range(8)]
 FULL = "waiting for a slot: QOSMaxSubmitJobPerUserLimit"
-Start = Callable[[], tuple[Service, Any]]
 
 
 class Clock:
@@ -49,14 +62,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 @pytest.fixture
 def start(tmp_path: Path) -> Start:
     """A new agent on the same workspace, and its scheduler."""
-
-    def fresh() -> tuple[Service, Any]:
-        root = tmp_path / "workspace"
-        root.mkdir(exist_ok=True)
-        service = Service(str(root), "standin")
-        return service, service.scheduler
-
-    return fresh
+    return agents(tmp_path)
 
 
 def watch(service: Service, *jobs: str) -> dict[str, Any]:
