@@ -26,13 +26,15 @@ from ..config.types import walk
 from ..errors import JobsFailed, XpmError
 from ..resources import ResourceError, Resources
 from ..workspace.experiments import check_name, note_jobs
+from ..workspace.jobs import last_lines
 from ..workspace.recent import remember
+from ..workspace.words import short
 from . import hook
 from .building import is_known
 from .former import find_former
 from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, launcher_named
-from .monitor import Monitor, count, describe, last_lines, short
+from .monitor import Monitor, count, describe
 from .notify import notify
 from .options import run_options
 from .plan import Plan, in_order, make_plan
