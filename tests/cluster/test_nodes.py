@@ -60,6 +60,16 @@ class See(Task):
         note("seen", repr([os.environ[name] for name in names] + [os.getcwd(), os.uname().nodename]))
         note("cores", os.environ.get("SLURM_CPUS_PER_TASK"))
 
+class Hold(Task):
+    def execute(self):
+        open("held", "w").close()
+        while True:
+            time.sleep(0.05)
+
+class Gpus(Task):
+    def execute(self):
+        note("gpus", f"{os.uname().nodename} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+
 if __name__ == "__main__":
     with experiment(sys.argv[1], "ranks"):
         globals()[sys.argv[2]]().submit(
@@ -192,3 +202,13 @@ def test_nodes_that_do_not_see_the_workdir_are_refused(desk):
     ended = run(desk, "Wait", more='[mirror]\nnodes = "staged"\n')
     ended.error(2, "a task on 2 nodes needs nodes that see the workdir", "nodes = 'shared'")
     assert desk.native_jobs() == {}
+
+
+@only("oar", "Slurm sets the variable itself, on each node")
+def test_each_node_has_its_own_gpus_of_oar(desk):
+    """The first node's first GPU is taken by another job, so that the two nodes give different ones."""
+    run(desk, "Hold", "gpu & duration=5m", detach=True).ok()
+    wait_for(lambda: list(desk.there.glob("jobs/*/*/held")), "the other job")
+    run(desk, "Gpus", "gpu & nodes=2 & tasks_per_node=2 & duration=5m").ok()
+    given = [path.read_text() for path in sorted(desk.there.glob("jobs/*/*/gpus-?"))]
+    assert given == ["o1 1", "o1 1", "o2 0", "o2 0"]
