@@ -114,6 +114,25 @@ def test_the_example_meets_on_two_nodes(desk):
     assert not list(desk.there.glob("jobs/*/*/.*.tmp"))  # they have the environment
 
 
+def test_several_such_tasks_at_once(desk):
+    """They are one array, and each of its elements has processes of its own."""
+    loop = "        for steps in (1, 2, 3):\n            add = Add(steps=steps)"
+    many = ALLREDUCE.replace("        add = Add(steps=10)", loop)
+    assert many != ALLREDUCE
+    desk.write("allreduce.py", many)
+    desk.run("xpm-hpc", "run", "--launcher", desk.launcher(), "allreduce.py", "--", "work").ok()
+    assert sorted(text.split()[-1] for text in desk.results("add.rank3.out")) == ["12", "18", "6"]
+
+
+@only("slurm", "OAR does not copy scripts to nodes that share nothing")
+def test_processes_on_one_node_that_does_not_see_the_workdir(desk):
+    desk.write("allreduce.py", ALLREDUCE.replace("nodes=2 & tasks_per_node=2", "tasks_per_node=2"))
+    launcher = desk.launcher(more='[defaults]\npartition = "private"\n[mirror]\nnodes = "staged"\n')
+    desk.run("xpm-hpc", "run", "--launcher", launcher, "allreduce.py", "--", "work").ok()
+    logs = desk.results("add.out") + desk.results("add.rank1.out")
+    assert [log.splitlines()[-1] for log in logs] == ["total 10", "total 10"]
+
+
 @pytest.mark.parametrize("start", ["", "ssh"])
 def test_the_environment_is_there_on_all_nodes(desk, start):
     if (start, desk.site.scheduler) == ("ssh", "oar"):

@@ -406,6 +406,19 @@ Welcome to sacct
     }
 
 
+def test_a_step_without_memory_explains_why_its_job_failed():
+    """The processes of a task on several nodes are a step."""
+    rows = """\
+17|FAILED|9:0|node1|None||00:00:01||x
+17.batch|FAILED|9:0|node1|||00:00:01||batch
+17.0|OUT_OF_MEMORY|0:125|node[1-2]||9K|00:00:01||python3
+18|COMPLETED|0:0|node1|None||00:00:01||x
+18.0|OUT_OF_MEMORY|0:125|node[1-2]||9K|00:00:01||python3
+"""
+    found = parse_accounting(rows, ["17", "18"])
+    assert (found["17"].reason, found["18"].reason) == ("out_of_memory", "")
+
+
 @pytest.mark.parametrize(
     ("cpu", "tres", "expected"),
     [
