@@ -231,3 +231,14 @@ def test_each_node_has_its_own_gpus_of_oar(desk):
     run(desk, "Gpus", "gpu & nodes=2 & tasks_per_node=2 & duration=5m").ok()
     given = [path.read_text() for path in sorted(desk.there.glob("jobs/*/*/gpus-?"))]
     assert given == ["o1 1", "o1 1", "o2 0", "o2 0"]
+
+
+@only("slurm", "OAR ends jobs without a word")
+def test_a_resumable_task_that_is_ended_may_save_on_all_nodes(desk):
+    run(desk, "Resume", detach=True).ok()
+    numbers = pids(desk, 2)
+    desk.run("xpm-hpc", "jobs", "kill", "--yes", "--workdir", "work", "ranks.resume").ok()
+    wait_for(lambda: are_gone(numbers), "the processes' end")
+    states = wait_for(lambda: len(found := sorted(desk.there.glob("jobs/*/*/state-?"))) == 2 and found, "their states")
+    assert [path.read_text() for path in states] == ["saved on c1", "saved on c2"]
+    assert desk.markers("done") == []

@@ -398,9 +398,9 @@ Welcome to sacct
 21.batch|COMPLETED|0:0|node1||9999K|00:00:10|cpu=1|batch
 """
     assert parse_accounting(out, ["17", "18", "19", "20", "21", *ELEMENTS]) == {
-        "17": Status("ended", "", "COMPLETED", 0, "node1", "say-0f0f", {"cpu": 62.0, "max_rss": 1536 * 1024}),
+        "17": Status("ended", "", "COMPLETED", 0, "node1", "say-0f0f", used={"cpu": 62.0, "max_rss": 1536 * 1024}),
         "123_0": Status(
-            "ended", "exit", "FAILED", 1, "node2", "a|b", {"cpu": 86401.5, "gpus": "2", "max_rss": 2048 * 1024}
+            "ended", "exit", "FAILED", 1, "node2", "a|b", used={"cpu": 86401.5, "gpus": "2", "max_rss": 2048 * 1024}
         ),
         "19": Status("ended", "cancelled", "CANCELLED by 1001", 0, "", "x"),
     }
