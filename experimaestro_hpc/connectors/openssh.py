@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import IO
 
@@ -47,6 +48,9 @@ class OpenSshChannel:
         for stream in (self.stdin, self.stdout):
             with contextlib.suppress(OSError):  # the other side has gone already
                 stream.close()
+        threading.Thread(target=self._reap, daemon=True).start()  # nobody needs to wait for its end
+
+    def _reap(self) -> None:
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -60,7 +64,7 @@ class OpenSshChannel:
 class OpenSshConnector:
     """Runs commands on ``host`` through the ``ssh`` program.
 
-    :param host: as ``ssh`` takes it: an alias of ~/.ssh/config, or ``user@host``
+    :param host: as ``ssh`` takes it: an alias of ~/.ssh/config, ``user@host``, or ``ssh://user@host:port``
     :param own_master: whether the user's configuration has no master connection for it, so that we may bring up ours
     """
 
