@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import IO
 
@@ -47,6 +48,9 @@ class OpenSshChannel:
         for stream in (self.stdin, self.stdout):
             with contextlib.suppress(OSError):  # the other side has gone already
                 stream.close()
+        threading.Thread(target=self._reap, daemon=True).start()  # nobody needs to wait for its end
+
+    def _reap(self) -> None:
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:

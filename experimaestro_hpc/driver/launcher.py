@@ -164,6 +164,7 @@ _BELONGS = {
     **dict.fromkeys(_keys(Environment), "in [environment]"),
     **{key: "in [mirror]" for key in _keys(Mirror) if key != "nodes"},
     **dict.fromkeys(_keys(Processes), "in [processes]"),
+    "options": "in [[partitions]] or in [processes]",
     **dict.fromkeys(("scheduler", "workdir", "slots", "template"), "at the top of the file, before the first [table]"),
 }
 

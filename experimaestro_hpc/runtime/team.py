@@ -20,7 +20,7 @@ from ..config.jsonlight import dumps, loads
 from ..config.objects import GracefulTimeout
 from .files import read_json, write_json
 from .run import Failure, Unexplained, say
-from .starters import find_hosts, gpus_of, mpirun, node_script, remote, srun
+from .starters import REMOTE, commands, find_hosts, gpus_of, node_script
 from .worker import plan_file, watch_line
 
 TYPE_CHECKING = False
@@ -112,8 +112,10 @@ class Team:
         """
         asked, environ = record["processes"], os.environ
         nodes, per_node, start = asked["nodes"], asked["per_node"], asked["start"]
+        if nodes == 1 and start in REMOTE:
+            start = "local"
         hosts = find_hosts(environ, _output) if nodes > 1 else []
-        if start in ("ssh", "oarsh") and nodes > 1 and len(hosts) < nodes:
+        if start in REMOTE and len(hosts) < nodes:
             raise Failure("launch", f"{nodes} nodes were asked for; the scheduler names {', '.join(hosts) or 'none'}")
         listener, addresses = _listen(nodes, hosts)
         self.selector.register(listener, selectors.EVENT_READ, None)
@@ -136,30 +138,17 @@ class Team:
             write_json(plan_file(directory, nonce), plan)
             self.files.append(plan_file(directory, nonce))
             command = [sys.executable, _entry(), directory, "--process", nonce]
-            options = asked.get("options") or ()
-            if start == "srun":
-                commands = [[*srun(nodes, per_node, options, environ), *command]]
-            elif start == "mpirun":
-                commands = [[*mpirun(nodes, per_node, options, environ), *command]]
-            elif nodes == 1:
-                commands = [[*command, "0", str(local)] for local in range(per_node)]
-            else:
-                script = os.path.join(directory, f".node-{nonce}.tmp")
+            script = os.path.join(directory, f".node-{nonce}.tmp")
+            if start in REMOTE:
                 gpus = [gpus_of(_properties(), host) for host in hosts] if "CUDA_VISIBLE_DEVICES" in environ else []
                 with open(script, "w", encoding="utf-8", errors="surrogateescape") as file:
                     file.write(node_script(environ, directory, command, per_node, gpus))
                 self.files.append(script)
-                commands = [["/bin/sh", script, "0"]]
-                commands += [
-                    remote(start, host, options, environ, script, node)
-                    for node, host in enumerate(hosts[:nodes])
-                    if node
-                ]
         finally:
             os.umask(old)
         self._listen_for_signals()
-        self.program = start if nodes > 1 else commands[0][0]
-        for words in commands:
+        self.program = start
+        for words in commands(start, hosts[:nodes], asked, environ, script, command):
             try:
                 self.starters.append(subprocess.Popen(words, stdin=subprocess.DEVNULL))
             except OSError as error:
@@ -215,6 +204,8 @@ class Team:
                 self._note_end(member, {"state": "lost"})
             return
         *lines, member.heard = (member.heard + data).split(b"\n")
+        if member.rank < 0 and len(member.heard) > 4096:
+            lines.append(b"")  # a stranger
         for line in lines:
             try:
                 said = loads(line.decode("utf-8", "surrogateescape"))
@@ -227,7 +218,7 @@ class Team:
                         self._send(member, number)
                 else:
                     self._note_end(member, said)
-            except (KeyError, TypeError, ValueError):  # a stranger
+            except (KeyError, TypeError, ValueError):  # another one
                 self.selector.unregister(member.connection)
                 member.connection.close()
                 return
@@ -340,7 +331,7 @@ class Team:
         missing = [str(rank) for rank in range(self.size) if rank not in self.members]
         if missing:
             code = next((starter.returncode for starter in self.starters if starter.returncode), 0)
-            words = f" ({os.path.basename(self.program)} ended with {code})" if code else ""
+            words = f" ({self.program} ended with {code})" if code else ""
             ranks = f"rank {', '.join(missing[:20])}{words}"
             raise Failure("launch", f"{len(missing)} of {self.size} processes did not start: {ranks}")
 

@@ -22,7 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import SubmissionError
+from ..errors import LauncherError, SubmissionError
 from ..resources import ResourceError, Resources, format_duration
 from .base import NoInformation, NoRoom, NotReached, Request, Status, Submission
 from .command import Answer, Commands, CommandScheduler, SharedText
@@ -137,7 +137,7 @@ def gpu_request(request: Request, flag: object = GPU_FLAG) -> tuple[str, str] | 
     """sbatch's option for the GPUs asked for, and its value.
 
     :param flag: how GPUs are asked for here
-    :raises SubmissionError: that is no option with a value that says how many
+    :raises LauncherError: that is no option with a value that says how many
 
     >>> gpu_request(Request("job", Resources(gpus=2, nodes=3), gpu_type="a100"), "--gpus={type}:{total}")
     ('gpus', 'a100:6')
@@ -145,10 +145,10 @@ def gpu_request(request: Request, flag: object = GPU_FLAG) -> tuple[str, str] | 
     count = request.resources.gpus
     if not count:
         return None
-    found = re.fullmatch(r"--(gres|gpus(?:-per-[a-z]+)?)=([^{}]*(?:\{(?:type|count|total)\}[^{}]*)*)", str(flag))
+    found = re.fullmatch(r"--(gres|gpus|gpus-per-node)=([^{}]*(?:\{(?:type|count|total)\}[^{}]*)*)", str(flag))
     if not found or ("{count}" not in found[2] and "{total}" not in found[2]):
         hint = f"write it as one of these: {GPU_FLAG}, --gpus-per-node={{count}}, --gpus={{total}}"
-        raise SubmissionError(f"gpu_flag cannot be {flag!r}", where="slurm", hint=hint)
+        raise LauncherError(f"gpu_flag cannot be {flag!r:.80}", hint=hint)
     model = request.gpu_type or request.resources.gpu_model or ""
     text = found[2] if model else found[2].replace("{type}:", "").replace("{type}", "")
     return found[1], text.format(type=model, count=count, total=count * request.resources.node_count)
@@ -157,7 +157,7 @@ def gpu_request(request: Request, flag: object = GPU_FLAG) -> tuple[str, str] | 
 def options_of(request: Request) -> dict[str, object]:
     """All of sbatch's options for a request, the launcher's defaults first and the task's own wishes over them.
 
-    :raises SubmissionError: the ``gpu_flag`` is not understood
+    :raises LauncherError: the ``gpu_flag`` is not understood
     """
     resources, given = request.resources, request.merged()
     flag = given.pop("gpu_flag", GPU_FLAG)
@@ -359,7 +359,7 @@ class Slurm(CommandScheduler):
 
     @classmethod
     def default_amounts(cls, options: Mapping[str, Any]) -> Resources:
-        duration, memory = options.get("time"), options.get("mem")
+        duration, memory = options.get("time") or None, options.get("mem") or None
         if isinstance(memory, int) or str(memory).isdigit():
             memory = f"{memory}M"  # Slurm's own unit
         try:

@@ -25,17 +25,8 @@ from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import scheduler_class
 from experimaestro_hpc.schedulers.base import NoInformation, Request, Status, Submission
 from experimaestro_hpc.schedulers.command import Answer, Commands
-from experimaestro_hpc.schedulers.oar import (
-    Oar,
-    arguments,
-    coded,
-    directive,
-    job_status,
-    parse_directives,
-    parse_jobs,
-    parse_submitted,
-    successor,
-)
+from experimaestro_hpc.schedulers.oar import Oar, job_status, parse_jobs, parse_submitted, successor
+from experimaestro_hpc.schedulers.oar_request import arguments, coded, directive, parse_directives
 from experimaestro_hpc.schedulers.slurm import job_name
 
 ROOT = Path(__file__).parents[2]

@@ -6,18 +6,20 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...agent.layout import Layout
-from ...driver.monitor import LAST_LINES, last_lines, short
-from ...driver.refresh import by_launcher, look, refresh, session_of
-from ...driver.session import Session
+from ...driver.refresh import Refresher, look, session_of
 from ...errors import WorkspaceError
-from ...workspace.jobs import FINAL, View
+from ...workspace.jobs import FINAL, View, by_launcher, last_lines
+from ...workspace.words import short
 from ..options import json_option, print_json, print_table, printable, report, workdir_option
 from ..select import Filters, chosen, filter_options, id_argument, ids_argument, opened
+
+if TYPE_CHECKING:
+    from ...driver.session import Session
 
 #: seconds between two looks at a log that is followed
 FOLLOW = 1.0
@@ -30,9 +32,9 @@ FOLLOW = 1.0
 @json_option
 def show(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
     """Show all that is known of jobs."""
-    with opened(workdir) as index:
-        views = chosen(index, ids, filters)
-        problems = refresh(index.root, views)
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        views = chosen(index, ids, filters, refresher)
+        problems = refresher.refresh(views)
         if as_json:
             print_json(views)
         for one in [] if as_json else views:
@@ -54,7 +56,7 @@ def _print_job(root: Path, one: View) -> None:
     width = max(len(name) for name, _ in rows)
     for name, lines in rows:
         print(f"{name:<{width}}  " + f"\n{'':<{width}}  ".join(lines))
-    lines = last_lines(Layout(root), one["id"], LAST_LINES)
+    lines = last_lines(Layout(root), one["id"])
     if lines:
         print("the end of its log:")
         print("\n".join(f"| {printable(line)}" for line in lines))
@@ -126,15 +128,13 @@ def why_(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: boo
     """Say why jobs wait, or failed, and what to do."""
     from ...driver.why import why  # for this command only
 
-    with opened(workdir) as index:
-        root = index.root
-        views = chosen(index, ids, filters)
     found = []
-    for launcher, mine in by_launcher(views).items():
-        with session_of(root, launcher) as session:
-            known = session.client.call("explain", jobs=[one["id"] for one in mine])
-        for job, of in known.items():
-            found.append({"id": job, **of["state"], **why(job, of)._asdict(), "scheduler_says": of["words"]})
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        views = chosen(index, ids, filters, refresher)
+        for launcher, mine in by_launcher(views).items():
+            known = refresher.session(launcher).client.call("explain", jobs=[one["id"] for one in mine])
+            for job, of in known.items():
+                found.append({"id": job, **of["state"], **why(job, of)._asdict(), "scheduler_says": of["words"]})
     if as_json:
         print_json(found)
     for one in [] if as_json else found:
