@@ -16,6 +16,7 @@ from ...errors import WorkspaceError
 from ...resources import ResourceError, Resources
 from ...workspace.jobs import FINAL, View, by_launcher, last_lines
 from ...workspace.words import short
+from ..complete import complete_jobs
 from ..options import json_option, print_json, print_table, printable, report, workdir_option
 from ..select import Filters, chosen, filter_options, id_argument, ids_argument, opened
 
@@ -167,8 +168,8 @@ def path(ids: Sequence[str], filters: Filters, workdir: str | None) -> int:
 
 
 @click.command(name="diff")
-@click.argument("left", metavar="A")
-@click.argument("right", metavar="B")
+@click.argument("left", metavar="A", shell_complete=complete_jobs)
+@click.argument("right", metavar="B", shell_complete=complete_jobs)
 @workdir_option
 @json_option
 def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
