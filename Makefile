@@ -3,6 +3,7 @@
 # make check  linters, types and the tests that need no cluster
 # make slow   the slow ones: what can go wrong on a real Slurm, staged nodes, connections, transfers, environments
 # make test-kill   submissions killed at every step, 100 rounds (8 minutes)
+# make test-kill-oar   the same on OAR, 30 rounds (10 minutes)
 # make test-newer-slurm   queries and submissions on Debian sid's Slurm, in a chroot, with and without pyslurm (as root
 #             on Debian): 4 minutes the first time (200 s for the chroot, which takes 1.1 GB), then 30 s
 # make bench  figures: start-up, local tasks, round trips, OAR (ten minutes), files beside rsync, a slow link
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-newer-slurm check lint unit cluster slow test-kill system bench up down clean
+.PHONY: demo test test-newer-slurm check lint unit cluster slow test-kill test-kill-oar system bench up down clean
 
 demo: $(INSTALLED)
 	$(BIN)/python docs/examples/helloworld.py demo-workdir --port 0 --sleeptime 0.2
@@ -43,7 +44,10 @@ slow: system $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
 test-kill: system $(INSTALLED)
-	XPM_HPC_KILL_ROUNDS=$${XPM_HPC_KILL_ROUNDS:-100} $(BIN)/python -m pytest tests/faults/test_kill.py
+	XPM_HPC_KILL_ROUNDS=$${XPM_HPC_KILL_ROUNDS:-100} $(BIN)/python -m pytest tests/faults/test_kill.py -k slurm
+
+test-kill-oar: system $(INSTALLED)
+	XPM_HPC_KILL_ROUNDS=$${XPM_HPC_KILL_ROUNDS:-30} $(BIN)/python -m pytest tests/faults/test_kill.py -k oar
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py

@@ -1,7 +1,8 @@
 """Results that come back, side by side with rsync over the same sshd. ``python benchmarks/mirror.py [ROUNDS]``
 
 5,000 small files for the first time, and again with nothing changed; one file of 1 GB that cannot be compressed. The
-files are a task's, on the test cluster; both commands run on its laptop host, from a shell, and connect each time.
+files are a task's, on the test cluster; both commands run on its laptop host, from a shell. rsync and paramiko connect
+each time; with ``openssh`` our master connection stays, and a line tells what rsync makes of it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ if __name__ == "__main__":
         Files(count=1, size=1 << 30).submit()
 """
 TRANSPORTS = ("paramiko", "openssh")
+MASTER = "ssh -o ControlPath=~/.cache/xpm-hpc/ssh/%C"
 
 
 def main() -> None:
@@ -71,6 +73,7 @@ def _runs(laptop: Laptop, job: str, is_first: bool) -> dict[str, Callable[[], Fi
     runs: dict[str, Callable[[], Figures]] = {
         "rsync -a": lambda: rsync("-a"),
         "rsync -az": lambda: rsync("-az"),
+        "rsync -a, over our master": lambda: rsync("-a", "-e", MASTER),
     }
     for transport in TRANSPORTS:
         runs[f"xpm-hpc jobs pull, {transport}"] = lambda transport=transport: pull(transport)  # type: ignore[misc]

@@ -91,10 +91,11 @@ class Receipt:
         write_json(str(folder / "receipt.json"), asdict(self), durable=True)
 
     def settle(self, layout: Layout, native_ids: list[str]) -> None:
-        """Note the native ids, in the order of the jobs."""
+        """Note the native ids, in the order of the jobs; those of which it is "" have not been submitted with it."""
         self.state = "submitted"
         self.words = ""
-        self.natives = dict(zip(self.jobs.values(), native_ids))
+        self.jobs = {index: job for (index, job), native in zip(self.jobs.items(), native_ids) if native}
+        self.natives = dict(zip(self.jobs.values(), filter(None, native_ids)))
         self.write(layout)
 
 
@@ -108,7 +109,8 @@ def read_receipt(layout: Layout, token: str) -> Receipt | None:
 
 
 def look_up(layout: Layout, scheduler: Scheduler, receipt: Receipt) -> list[str] | None:
-    """The native ids of a submission whose reply was lost; None when it was not made and cannot come any more.
+    """The native ids of a submission whose reply was lost, "" for elements that the scheduler does not have; None when
+    it was not made at all and cannot come any more.
 
     :raises NoInformation: the scheduler does not answer
     """

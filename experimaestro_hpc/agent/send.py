@@ -103,6 +103,10 @@ class Sender:
             return replace(receipt, jobs=jobs, state="submitting")
         for index in indexes:
             rest.pop(index, None)
+        return self._apart(receipt, jobs)
+
+    def _apart(self, receipt: Receipt, jobs: dict[str, str]) -> Receipt:
+        """A receipt with a token of its own for some of the elements."""
         token = secrets.token_hex(6)
         part = replace(
             receipt,
@@ -142,10 +146,19 @@ class Sender:
                     self.unknown.update(dict.fromkeys(receipt.jobs.values(), str(error)))
                     return
             if native_ids is not None:
-                receipt.settle(self.layout, native_ids)
-                self.natives.update(receipt.natives)
-                self.watcher.receipts[receipt.token] = receipt
+                rest = self.settle(receipt, native_ids)
+                if rest is not None:
+                    self._call(rest, dependencies, corresponding)
                 return
+
+    def settle(self, receipt: Receipt, native_ids: list[str]) -> Receipt | None:
+        """Note what the scheduler has of a submission; a receipt for the rest, if it has only some elements."""
+        missing = {index: job for (index, job), native in zip(receipt.jobs.items(), native_ids) if not native}
+        rest = self._apart(receipt, missing) if missing else None
+        receipt.settle(self.layout, native_ids)
+        self.natives.update(receipt.natives)
+        self.watcher.receipts[receipt.token] = receipt
+        return rest
 
     def _hold(self, receipt: Receipt, words: Mapping[str, str]) -> None:
         receipt.state, receipt.words = "held", next(iter(words.values()))

@@ -59,6 +59,7 @@ OPERATIONS = (
     "check_job_start",
     "check_job_look",
     "check_job_end",
+    "look",
     "clean",
 )
 
@@ -164,6 +165,12 @@ class Service:
             self.check_job.end()
             self.check_job = None
         return {}
+
+    def look(self, part: str, **arguments: Any) -> Any:
+        """What a launcher file could say of this cluster; see :mod:`.look`."""
+        from .look import look  # only for this: every agent would load it
+
+        return look(part, **arguments)
 
     def survey(self, jobs: Sequence[str], code: str = "", python: str = "", environment: str = "") -> dict[str, Any]:
         """What is known before a submission: states of the jobs, what is asked; whether code and environment are there.

@@ -121,9 +121,10 @@ class Tender:
         if receipt.state == "submitting":
             found = look_up(self.layout, self.scheduler, receipt)
             if found is not None:
-                receipt.settle(self.layout, found)
-                sender.natives.update(receipt.natives)
-                return
+                rest = sender.settle(receipt, found)
+                if rest is None:
+                    return
+                receipt = rest
         receipt.jobs = {
             index: job
             for index, job in receipt.jobs.items()

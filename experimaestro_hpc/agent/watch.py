@@ -196,10 +196,12 @@ class Watcher:
         """The state of a job that has a native id and no marker."""
         record = self._record(job)
         state: State = {**self._common(record), "native_id": native}
-        running = self.layout.progress(job)
-        if running is not None and running.get("native_id") not in (native, None):
-            running = None  # of an earlier attempt
         status = self.statuses.get(native)
+        if status is not None and status.native:  # the scheduler has submitted it again by itself
+            state["native_id"] = status.native
+        running = self.layout.progress(job)
+        if running is not None and running.get("native_id") not in (state["native_id"], None):
+            running = None  # of an earlier attempt, or not known to the scheduler yet
         if status is not None and status.name and not self._is_ours(status.name, record):
             status = None  # another job that got the same id
         missed = self.first_missed.get(native)

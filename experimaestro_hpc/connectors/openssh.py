@@ -1,7 +1,7 @@
 """The user's own ``ssh``: its configuration, its agents, its master connections. In: a command. Out: its streams.
 
-On a terminal a first connection asks for what it needs (passphrase, second factor, Kerberos) and stays as a master, the
-user's own or ours, for all that follow; those never ask. Without a terminal nothing is ever asked.
+A first connection stays as a master, the user's own or ours, for all that follow. On a terminal it asks for what it
+needs (passphrase, second factor, Kerberos); those that follow never ask, and without a terminal nothing is ever asked.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +21,8 @@ from .base import Tail, has_terminal
 CONNECT_TIMEOUT = 20
 #: seconds that a master connection of ours stays when nobody uses it
 PERSIST = 600
+#: bytes of the name of its socket's folder: a socket's may have 103; its own has 41, and 17 more while it is made
+LONGEST_FOLDER = 103 - 41 - 17
 
 
 class OpenSshChannel:
@@ -45,6 +48,9 @@ class OpenSshChannel:
         for stream in (self.stdin, self.stdout):
             with contextlib.suppress(OSError):  # the other side has gone already
                 stream.close()
+        threading.Thread(target=self._reap, daemon=True).start()  # nobody needs to wait for its end
+
+    def _reap(self) -> None:
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -58,7 +64,7 @@ class OpenSshChannel:
 class OpenSshConnector:
     """Runs commands on ``host`` through the ``ssh`` program.
 
-    :param host: as ``ssh`` takes it: an alias of ~/.ssh/config, or ``user@host``
+    :param host: as ``ssh`` takes it: an alias of ~/.ssh/config, ``user@host``, or ``ssh://user@host:port``
     :param own_master: whether the user's configuration has no master connection for it, so that we may bring up ours
     """
 
@@ -75,12 +81,12 @@ class OpenSshConnector:
             program,
             "-T",
             *("-o", f"ConnectTimeout={CONNECT_TIMEOUT}"),
-            *("-o", "ServerAliveInterval=15"),
-            *("-o", "ServerAliveCountMax=4"),
+            *("-o", "ServerAliveInterval=10"),  # a dead master would keep others waiting for as long
+            *("-o", "ServerAliveCountMax=3"),
         ]
+        if self.own_master:
+            base += master_options(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser())
         if has_terminal():
-            if self.own_master:
-                base += master_options(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser())
             self._bring_up_master(base)
         argv = [*base, "-o", "BatchMode=yes", "--", self.host, command]
         # its own session: a Ctrl-C is for the driver, which then ends the connection in order
@@ -111,11 +117,13 @@ class OpenSshConnector:
 
 
 def master_options(cache: Path) -> list[str]:
-    """``ssh``'s options for a master connection of ours.
+    """``ssh``'s options for a master connection of ours; none where its socket's name would be too long.
 
     :param cache: the user's cache folder
     """
     folder = cache / "xpm-hpc" / "ssh"
+    if len(os.fsencode(folder)) > LONGEST_FOLDER:
+        return []
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return [
         *("-o", "ControlMaster=auto"),

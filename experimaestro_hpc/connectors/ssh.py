@@ -1,18 +1,42 @@
-"""Which SSH to use. In: a host and a transport's name. Out: a connector."""
+"""Which SSH to use. In: a host and a transport's name. Out: a connector that decides when it is first used."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 
-from .base import Connector
+from ..errors import ConnectionFailed
+from .base import Channel, Connector
 
 
-def ssh_connector(host: str, transport: str) -> Connector:
-    """A connector to ``host``.
+class SshConnector:
+    """Reaches ``host``, one way or the other.
 
     :param transport: ``paramiko``, ``openssh``, or ``auto``: openssh where a master connection lives or is configured
     """
+
+    def __init__(self, host: str, transport: str) -> None:
+        self.host = host
+        self.transport = transport
+        self._chosen: Connector | None = None
+
+    def open(self, command: str) -> Channel:
+        return self._choose().open(command)
+
+    def explain(self, complaint: str) -> ConnectionFailed:
+        return self._choose().explain(complaint)
+
+    def close(self) -> None:
+        if self._chosen is not None:
+            self._chosen.close()
+
+    def _choose(self) -> Connector:
+        if self._chosen is None:
+            self._chosen = _connector(self.host, self.transport)
+        return self._chosen
+
+
+def _connector(host: str, transport: str) -> Connector:
     if transport == "openssh" or (transport == "auto" and wants_master(host)):
         from .openssh import OpenSshConnector
 

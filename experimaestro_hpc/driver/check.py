@@ -8,13 +8,13 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import XpmError
 from ..resources import Resources
-from ..schedulers.base import Request
-from .fit import choose_partition
+from .fit import choose_partition, request_for
 from .launcher import Launcher, template_folders
 from .script import ScriptJob, Scripts
 from .session import Session
@@ -83,8 +83,11 @@ def _name(host: str) -> Step:
     from fabric import Config  # takes a fifth of a second to load
 
     began = time.monotonic()
-    options = Config().base_ssh_config.lookup(host.rpartition("@")[2])
-    name = options.get("hostname", host)
+    name = host.rpartition("@")[2]
+    if host.startswith("ssh://"):
+        name = name.removeprefix("ssh://").partition(":")[0]
+    options = Config().base_ssh_config.lookup(name)
+    name = options.get("hostname", name)
     if options.get("proxyjump", "none") != "none" or "proxycommand" in options:
         way = options.get("proxyjump") or options["proxycommand"]
         return Step("name", True, f"{name}, reached through {way}", time.monotonic() - began)
@@ -143,16 +146,10 @@ def _job(session: Session, launcher: Launcher) -> Iterator[Step]:
 def check_script(launcher: Launcher) -> str:
     """The script of the tiny job: what any task's would be, with :data:`REPORT` in place of the task."""
     choice, partition = choose_partition(launcher, Resources())
-    request = Request(
-        name="xpm-hpc-check",
-        resources=choice,
-        partition=partition.name if partition else None,
-        options=dict(launcher.defaults),
-        log="check.err",
-    )
     job = ScriptJob(
         scheduler=launcher.scheduler,
-        request=request,
+        template=launcher.template,
+        request=replace(request_for(launcher, "xpm-hpc-check", choice, partition), log="check.err"),
         name="check",
         python="python3" if launcher.environment.manager else launcher.python,  # nothing is built for a check
         lib=".",

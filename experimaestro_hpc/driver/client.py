@@ -1,29 +1,28 @@
 """The driver's end of the agent. In: an operation and its arguments. Out: the agent's answer, or its error.
 
-A :class:`LocalClient` calls the operations in this process; a :class:`RemoteClient` sends frames over a connector
-to an agent that it ships and starts. Both count round trips.
+A :class:`RemoteClient` sends frames over a connector to an agent that it ships and starts; a
+:class:`.client_here.LocalClient` calls the operations in this process. Both count round trips.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import secrets
 import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from .. import errors
 from ..agent.frames import Body, read_frame, write_frame
-from ..agent.main import BOOTSTRAP
-from ..agent.service import Service
+from ..agent.start import BOOTSTRAP
 from ..agent.tar import Readable
 from ..connectors.base import Channel, Connector
-from ..errors import ConnectionFailed, WorkspaceError, XpmError
+from ..errors import ConnectionFailed, XpmError
 from . import ship
 from .quoting import path_there
 
@@ -51,44 +50,17 @@ class Client(Protocol):
     def receive(self, operation: str, take: Callable[[Any], Any], **arguments: Any) -> Any:
         """The answer to an operation that sends bytes, which ``take`` gets as a file to read."""
 
+    def begin(self) -> None:
+        """Start to start the agent; other work can be done until it answers.
+
+        :raises XpmError: the cluster cannot be reached, as far as that is seen already
+        """
+
     def hello(self) -> dict[str, Any]:
         """Who and where the agent is; starts it if need be."""
 
     def close(self) -> None:
         """Let go of the agent."""
-
-
-class LocalClient:
-    """Operations on a workspace of this machine, in this process."""
-
-    def __init__(self, root: Path, scheduler: str, shipment: ship.Shipment) -> None:
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            ship.install(shipment, root)
-        except OSError as error:
-            raise WorkspaceError(f"the workspace cannot be used: {error}", where=str(root)) from error
-        self.service = Service(str(root), scheduler)
-        self.round_trips = 0
-
-    def call(self, operation: str, *, body: Readable | None = None, size: int = 0, **arguments: Any) -> Any:
-        self.round_trips += 1
-        document, _ = self.service.handle({"op": operation, "arguments": arguments}, body)
-        return answer_of(document)
-
-    def receive(self, operation: str, take: Callable[[Any], Any], **arguments: Any) -> Any:
-        self.round_trips += 1
-        document, attached = self.service.handle({"op": operation, "arguments": arguments}, None)
-        answer = answer_of(document)
-        if attached is not None:
-            with attached[0] as file:
-                take(file)
-        return answer
-
-    def hello(self) -> dict[str, Any]:
-        return self.service.hello()
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 class RemoteClient:
@@ -135,9 +107,16 @@ class RemoteClient:
         finally:
             late.cancel()
 
-    def hello(self) -> dict[str, Any]:
+    def begin(self) -> None:
         if self.channel is None:
-            self._start()
+            with self._telling_slow():
+                self._open()
+
+    def hello(self) -> dict[str, Any]:
+        if not self.greeting:
+            self.begin()
+            with self._telling_slow():
+                self._greet()
         return self.greeting
 
     def _request(self, operation: str, arguments: dict[str, Any], body: Readable | None, size: int) -> tuple[Any, Body]:
@@ -195,57 +174,75 @@ class RemoteClient:
             )
         return self.connector.explain(complaint)
 
-    def _start(self) -> None:
-        """Open a channel, start the agent, ship the package if it is not there yet."""
-        self.nonce = secrets.token_hex(8)
+    @contextlib.contextmanager
+    def _telling_slow(self) -> Iterator[None]:
+        """Say that it takes long, if it does."""
         slow = threading.Timer(SLOW, self._tell_slow)
         slow.daemon = True
         slow.start()
         try:
-            self._start_quietly()
+            yield
         finally:
             slow.cancel()
 
     def _tell_slow(self) -> None:
         print(f"still connecting to {self.connector.host} …", file=sys.stderr, flush=True)
 
-    def _start_quietly(self) -> None:
-        channel = self.connector.open(agent_command(self.python))
+    def _open(self) -> None:
+        """Open a channel and start the agent in it."""
+        self.nonce = secrets.token_hex(8)
         first = {
             "workdir": self.workdir,
             "hash": self.shipment.digest,
             "nonce": self.nonce,
             "scheduler": self.scheduler,
         }
-        self.round_trips += 1
+        channel = self.connector.open(agent_command(self.python))
         try:
             channel.stdin.write(json.dumps(first).encode() + b"\n")
             channel.stdin.flush()
-            document, _ = self._read(channel)
-            if document.get("need"):
-                self.round_trips += 1
-                channel.stdin.write(f"{len(self.shipment.data)}\n".encode() + self.shipment.data)
-                channel.stdin.flush()
-                document, _ = self._read(channel)
         except OSError as error:
             ended = self._ended(channel)
             channel.close()
             raise ended from error
-        except XpmError:
-            channel.close()
+        self.channel = channel
+
+    def _greet(self) -> None:
+        """Wait for the agent; ship the package if it is not there yet."""
+        channel = self.channel
+        assert channel is not None
+        self.round_trips += 1
+        try:
+            document, _ = self._read(channel)
+            if document.get("need"):
+                self.round_trips += 1
+                data = self.shipment.zip()
+                channel.stdin.write(f"{len(data)}\n".encode() + data)
+                channel.stdin.flush()
+                document, _ = self._read(channel)
+        except OSError as error:
+            ended = self._ended(channel)
+            self._drop()
+            raise ended from error
+        except BaseException:  # what comes later on this channel would not be understood
+            self._drop()
             raise
         if "error" in document:
-            channel.close()
+            self._drop()
             hint = "check `workdir` in the launcher file"
             raise XpmError(
                 f"the agent cannot start: {document['error']}", where=f"host {self.connector.host}", hint=hint
             )
-        self.channel, self.greeting = channel, document["answer"]
+        self.greeting = document["answer"]
 
-    def close(self) -> None:
+    def _drop(self) -> None:
+        """Let go of the channel; the connection may serve for another one."""
         if self.channel is not None:
             self.channel.close()
-            self.channel = None
+        self.channel, self.greeting = None, {}
+
+    def close(self) -> None:
+        self._drop()
         self.connector.close()
 
 

@@ -1,9 +1,75 @@
-"""Which partition a task goes to. In: a launcher, what the task asks. Out: one alternative, a partition."""
+"""Which partition a task goes to. In: a launcher, what the task asks. Out: one alternative, a partition, a request."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from typing import NamedTuple
+
 from ..resources import ResourceError, Resources, format_duration, format_memory
+from ..schedulers import scheduler_class
+from ..schedulers.base import Request
 from .launcher import Launcher, Partition
+
+
+class Verdict(NamedTuple):
+    """Whether one partition can give one alternative.
+
+    :ivar lacks: why not; empty: it can
+    """
+
+    choice: Resources
+    partition: str
+    lacks: list[str]
+
+
+def verdicts(launcher: Launcher, resources: Resources) -> list[Verdict]:
+    """Each alternative beside each partition, in the order in which :func:`choose_partition` tries them.
+
+    >>> small = Partition("small", cores=4)
+    >>> verdicts(Launcher("here", "slurm", partitions=(small,)), Resources(cores=8))[0].lacks
+    ['has 4 cores per node, 8 asked']
+    """
+    return [
+        Verdict(choice, partition.name, shortcomings(partition, with_defaults(launcher, choice, partition)))
+        for choice in resources.choices
+        for partition in _in_order(launcher)
+    ]
+
+
+def request_for(launcher: Launcher, name: str, choice: Resources, partition: Partition | None) -> Request:
+    """What is asked of the scheduler for one alternative in one partition.
+
+    :param name: a short name for the scheduler's listings
+    :param choice: resources without alternatives
+    """
+    return Request(
+        name=name,
+        resources=choice,
+        partition=partition.name if partition else None,
+        gpu_type=partition.gpus.type or None if partition and partition.gpus else None,
+        options=launcher.defaults,
+        partition_options=partition.options if partition else {},
+    )
+
+
+def with_defaults(launcher: Launcher, choice: Resources, partition: Partition | None) -> Resources:
+    """One alternative, with the amounts that the launcher and the partition ask for where the task says nothing.
+
+    :param choice: resources without alternatives
+
+    >>> launcher = Launcher("here", "slurm", defaults={"time": "20:00:00"})
+    >>> str(with_defaults(launcher, Resources(cores=4), None))
+    'cpu(cores=4) & duration=20h'
+    """
+    options = request_for(launcher, "", choice, partition).merged()
+    return scheduler_class(launcher.scheduler).default_amounts(options) & replace(choice, alternatives=())
+
+
+def _in_order(launcher: Launcher) -> list[Partition]:
+    """The partitions as they are tried: the default first, if the launcher names one."""
+    default = launcher.defaults.get("partition")
+    return sorted(launcher.partitions, key=lambda partition: partition.name != default)  # stable
 
 
 def choose_partition(launcher: Launcher, resources: Resources) -> tuple[Resources, Partition | None]:
@@ -28,14 +94,14 @@ def choose_partition(launcher: Launcher, resources: Resources) -> tuple[Resource
     if not partitions:
         return resources.choices[0], None
     is_default_unknown = default is not None and all(partition.name != default for partition in partitions)
-    in_order = sorted(partitions, key=lambda partition: partition.name != default)  # stable: the default first
+    in_order = _in_order(launcher)
     refusals = []
     for choice in resources.choices:
         if is_default_unknown and choice == Resources():
             return choice, None
         refusals.append(f"for '{choice}':")
         for partition in in_order:
-            lacks = shortcomings(partition, choice)
+            lacks = shortcomings(partition, with_defaults(launcher, choice, partition))
             if not lacks:
                 return choice, partition
             refusals.append(f"{partition.name}: {'; '.join(lacks)}")
@@ -79,11 +145,16 @@ def _gpu_shortcomings(partition: Partition, choice: Resources) -> list[str]:
     lacks = []
     if choice.gpu_count > gpus.count:
         lacks.append(f"has {_counted(gpus.count, 'GPU')} per node, {choice.gpu_count} asked")
-    if choice.gpu_model and gpus.type and choice.gpu_model.lower() != gpus.type.lower():
+    if choice.gpu_model and gpus.type and not _words(choice.gpu_model) <= _words(gpus.type):
         lacks.append(f"has GPUs of type {gpus.type}, {choice.gpu_model} asked")
     if choice.gpu_memory is not None and gpus.memory is not None and choice.gpu_memory > gpus.memory:
         lacks.append(f"has GPUs of {format_memory(gpus.memory)}, {format_memory(choice.gpu_memory)} asked")
     return lacks
+
+
+def _words(model: str) -> set[str]:
+    """Of ``A100-SXM4-40GB`` people say ``a100``, or ``a100-40gb``."""
+    return set(re.findall(r"\w+", model.lower().replace("_", " ")))
 
 
 def _counted(count: int, noun: str) -> str:

@@ -21,14 +21,15 @@ from ..config.configure import VARIABLE
 from ..config.objects import ResumableTask, Task, job_name
 from ..config.serialize import job_id, params_text
 from ..errors import SubmissionError
-from ..resources import Resources
+from ..resources import ResourceError, Resources
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
 from ..schedulers.local import gpus_here
 from .data import shipped_data
-from .fit import choose_partition
+from .fit import choose_partition, request_for, with_defaults
 from .launcher import Launcher, Partition, template_folders, user_dir
 from .plan import PlannedJob
+from .processes import processes_of
 from .recipe import BuildEnvironment, Recipe, make_recipe
 from .script import ScriptJob, Scripts, Stage
 from .snapshot import Snapshot, take_snapshot
@@ -71,16 +72,14 @@ class Job:
         if is_here and len(self.resources.choices) > 1:
             there = gpus_here()  # of alternatives, the first that this machine has the GPUs for
             choice = next((one for one in self.resources.choices if one.gpu_count <= there), choice)
-        options: dict[str, Any] = dict(self.launcher.defaults)
+        request = request_for(self.launcher, self.name, choice, partition)
+        options: dict[str, Any] = dict(request.options)
         if self.launcher.scheduler == "local":
             described = [one.gpus.count for one in self.launcher.partitions if one.gpus]
             local = {"slots": self.launcher.slots, "gpu_slots": described[0] if described else None}
             options.update({name: value for name, value in local.items() if value is not None})
-        return Request(
-            name=self.name,
-            resources=choice,
-            partition=partition.name if partition else None,
-            gpu_type=partition.gpus.type or None if partition and partition.gpus else None,
+        return replace(
+            request,
             options=options,
             log="/dev/null" if self.launcher.mirror.nodes == "staged" else f"{self.name}.err",
             warning=_warning(self.asked.duration) if isinstance(self.task, ResumableTask) else None,
@@ -88,20 +87,31 @@ class Job:
 
     @cached_property
     def _choice(self) -> tuple[Resources, Partition | None]:
-        return choose_partition(self.launcher, self.resources)
+        try:
+            return choose_partition(self.launcher, self.resources)
+        except ResourceError as error:
+            raise ResourceError(error.what, where=self.id, hint=error.hint) from None
 
     @cached_property
     def asked(self) -> Resources:
         """What is asked for, with the amounts of the launcher's defaults."""
-        found = scheduler_class(self.launcher.scheduler).default_amounts(self.launcher.defaults)
-        return found & replace(self._choice[0], alternatives=())
+        return with_defaults(self.launcher, *self._choice)
 
     @cached_property
     def _likeness(self) -> tuple[str, ...]:
         return tuple(scheduler_class(self.launcher.scheduler).directives(replace(self.request, array=True)))
 
+    @cached_property
+    def processes(self) -> dict[str, Any] | None:
+        """How its processes are started, if it has several.
+
+        :raises ResourceError: they cannot be with this launcher
+        """
+        return processes_of(self.launcher, self.request.resources, self.task, self.id)
+
     def planned(self) -> PlannedJob:
         """The job as the plan sees it."""
+        _ = self.processes  # what cannot be started is refused before anything is sent
         return PlannedJob(self.id, self.parents, self._likeness, isinstance(self.task, BuildEnvironment))
 
     def summary(self) -> dict[str, Any]:
@@ -193,6 +203,7 @@ class JobMaker:
         folders = [self.code if path == "." else f"{self.code}/{path}" for path in self.snapshot.import_paths]
         return ScriptJob(
             scheduler=job.launcher.scheduler,
+            template=job.launcher.template,
             request=request,
             name=job.name,
             python=job.launcher.python,
@@ -228,6 +239,7 @@ class JobMaker:
             "tags": job.tags,
             "tokens": tokens,
             **({"staged": stage.login} if stage else {}),
+            **({"processes": job.processes} if job.processes else {}),
             "launcher": _place(job.launcher),
             "scheduler": job.launcher.scheduler,
             "partition": job.request.partition,

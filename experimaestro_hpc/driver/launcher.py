@@ -23,6 +23,7 @@ from .toml_table import Source, Table, did_you_mean, is_number
 ConnectorType = Literal["local", "ssh"]
 Transport = Literal["auto", "paramiko", "openssh"]
 NodeFiles = Literal["shared", "staged"]
+Starter = Literal["", "srun", "oarsh", "ssh", "mpirun", "local", "none"]
 DefaultValue = str | int | float | bool | list[str]
 
 SCHEDULER_ENTRY_POINTS = "experimaestro_hpc.schedulers"
@@ -30,6 +31,7 @@ SCHEDULER_ENTRY_POINTS = "experimaestro_hpc.schedulers"
 _CONNECTOR_TYPES: tuple[ConnectorType, ...] = ("local", "ssh")
 _TRANSPORTS: tuple[Transport, ...] = ("auto", "paramiko", "openssh")
 _NODE_FILES: tuple[NodeFiles, ...] = ("shared", "staged")
+_STARTERS: tuple[Starter, ...] = ("srun", "oarsh", "ssh", "mpirun", "local", "none")
 _OPTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
@@ -38,7 +40,7 @@ class Connector:
     """How the login node is reached.
 
     :ivar type: ``local``: the commands of the scheduler are on this machine; ``ssh``: they are on ``host``
-    :ivar host: a name that ``ssh`` knows, or ``user@host``
+    :ivar host: a name that ``ssh`` knows, ``user@host``, or ``ssh://user@host:port``
     :ivar transport: which SSH implementation; ``auto`` chooses
     """
 
@@ -71,6 +73,8 @@ class Partition:
     :ivar memory: memory of each node, in bytes
     :ivar gpus: GPUs of each node, ``None`` if they have none
     :ivar nodes: the most nodes that one job may have
+    :ivar options: options of the scheduler, by their own names, in place of those of ``defaults``; with one for the
+        partition itself, ``name`` is for people only
     """
 
     name: str
@@ -79,6 +83,7 @@ class Partition:
     memory: int | None = None
     gpus: Gpus | None = None
     nodes: int | None = None
+    options: Mapping[str, DefaultValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,19 @@ class Mirror:
 
 
 @dataclass(frozen=True)
+class Processes:
+    """How the processes of a task are started that asks for several nodes, or tasks per node.
+
+    :ivar start: by what; ``local``: without help, on one node only; ``none``: not at all, the task does it itself;
+        empty: as the scheduler does it
+    :ivar options: more words for its command; ``$NAME`` in them is replaced in the job
+    """
+
+    start: Starter = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Launcher:
     """The content of a launcher file.
 
@@ -110,6 +128,7 @@ class Launcher:
     :ivar partitions: in order of preference
     :ivar path: the file
     :ivar slots: scheduler ``local`` only: how many cores' worth of tasks run at once; ``None``: the machine's
+    :ivar template: of the job scripts, in the user's folder or among the shipped ones; empty: the scheduler's
     """
 
     name: str
@@ -120,8 +139,10 @@ class Launcher:
     defaults: Mapping[str, DefaultValue] = field(default_factory=dict)
     partitions: tuple[Partition, ...] = ()
     mirror: Mirror = field(default_factory=Mirror)
+    processes: Processes = field(default_factory=Processes)
     path: Path = Path()
     slots: int | None = None
+    template: str = ""
 
     @property
     def python(self) -> str:
@@ -142,7 +163,9 @@ _BELONGS = {
     **{key: "in [connector]" for key in _keys(Connector) if key != "type"},
     **dict.fromkeys(_keys(Environment), "in [environment]"),
     **{key: "in [mirror]" for key in _keys(Mirror) if key != "nodes"},
-    **dict.fromkeys(("scheduler", "workdir", "slots"), "at the top of the file, before the first [table]"),
+    **dict.fromkeys(_keys(Processes), "in [processes]"),
+    "options": "in [[partitions]] or in [processes]",
+    **dict.fromkeys(("scheduler", "workdir", "slots", "template"), "at the top of the file, before the first [table]"),
 }
 
 
@@ -183,11 +206,13 @@ def parse_launcher(text: str, *, name: str, path: Path) -> Launcher:
             workdir=workdir,
             connector=connector,
             environment=environment,
-            defaults=_defaults(top.table("defaults", None)),
+            defaults=_options(top.table("defaults", None)),
             partitions=_partitions(top.tables("partitions", _keys(Partition))),
             mirror=mirror,
+            processes=_processes(top.table("processes", _keys(Processes))),
             path=path,
             slots=slots,
+            template=_template(top),
         )
     except RecursionError:
         raise LauncherError("this is not a launcher: it is nested too deep", where=str(path)) from None
@@ -222,14 +247,21 @@ def _connector(table: Table) -> Connector:
     return connector
 
 
-def _defaults(table: Table) -> dict[str, DefaultValue]:
-    return {name: _default(table, name) for name in table.data}
+def _template(top: Table) -> str:
+    name = top.text("template", can_be_empty=False)
+    if name.startswith(("/", "~")) or ".." in name.split("/"):
+        raise top.invalid("template", "the name of a file in the folder of templates")
+    return name
 
 
-def _default(table: Table, name: str) -> DefaultValue:
+def _options(table: Table) -> dict[str, DefaultValue]:
+    return {name: _option(table, name) for name in table.data}
+
+
+def _option(table: Table, name: str) -> DefaultValue:
     if not _OPTION_NAME.fullmatch(name):
         raise table.error(
-            f"{name!r:.60} in [defaults] is not the name of a scheduler's option",
+            f"{name!r:.60} in {table.title} is not the name of a scheduler's option",
             name,
             hint="letters, digits, '-' and '_'; without the dashes before it: partition, not --partition",
         )
@@ -258,6 +290,7 @@ def _partitions(tables: list[Table]) -> tuple[Partition, ...]:
             memory=table.memory("memory"),
             gpus=_gpus(table.table("gpus", _keys(Gpus), f"gpus of partition '{name}'")),
             nodes=table.count("nodes"),
+            options=_options(table.table("options", None, f"options of partition '{name}'")),
         )
     return tuple(partitions.values())
 
@@ -287,6 +320,11 @@ def _mirror(table: Table) -> Mirror:
         scratch=table.text("scratch", Mirror.scratch, can_be_empty=False),
         login=table.text("login"),
     )
+
+
+def _processes(table: Table) -> Processes:
+    start: Starter = table.choice("start", _STARTERS, "") if "start" in table.data else ""
+    return Processes(start=start, options=tuple(table.texts("options")))
 
 
 # --- From a name or a path to the file
@@ -361,9 +399,9 @@ def find_launcher(selector: str | None, *, environ: Mapping[str, str], shipped: 
     if selector.endswith(".toml") or os.sep in selector:
         path = _expanded(selector)
         hint = f"to use the launcher of that name, write '{path.stem}'" if path.stem in known else ""
-        return _read(path, hint)
+        return read_launcher(path, hint)
     if selector in known:
-        return _read(known[selector])
+        return read_launcher(known[selector])
     if selector.startswith("."):
         raise LauncherError(f"the name of a launcher does not begin with a dot: '{selector}'", where=where)
     raise LauncherError(
@@ -380,7 +418,7 @@ def _expanded(selector: str) -> Path:
         return Path(selector)
 
 
-def _read(path: Path, hint_if_missing: str = "") -> Launcher:
+def read_launcher(path: Path, hint_if_missing: str = "") -> Launcher:
     try:
         text = path.read_bytes().decode("utf-8-sig")  # editors on Windows put a mark at the beginning
     except FileNotFoundError:

@@ -81,15 +81,12 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
             what = f"the files of jobs cannot be written on this machine: {error.strerror or error}"
             raise WorkspaceError(what, where=str(error.filename or root)) from error
 
-    if patterns is None:
-        since = _settings_since(session)
-        jobs = [job for job in jobs if not _is_here(session, job, since)]
+    jobs = lacking(session, jobs) if patterns is None else list(jobs)
+    if not jobs:
+        return 0
+    session.client.begin()  # goes on while we look at what is here
     with Parts() as parts:
-        have = {}
-        for job in jobs:
-            have[job] = manifest(session.layout.job(job), parts.take)
-        if not have:
-            return 0
+        have = {job: manifest(session.layout.job(job), parts.take) for job in jobs}
         session.client.receive(
             "fetch",
             take,
@@ -103,6 +100,12 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
         _note_here(session, have)
     _tell(problems, must_come=patterns is not None)
     return len(taken)
+
+
+def lacking(session: Session, jobs: Iterable[str]) -> list[str]:
+    """The jobs whose files have not come yet, as far as they come by themselves."""
+    since = _settings_since(session)
+    return [job for job in jobs if not _is_here(session, job, since)]
 
 
 def _is_here(session: Session, job: str, since: float) -> bool:

@@ -7,15 +7,17 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from ..agent.watch import State
 from ..config.objects import job_name
 from ..errors import ConnectionFailed
 from ..workspace.jobs import last_lines
 from ..workspace.words import duration, first_line, in_words, short
 from .mirror import pull
 from .session import Session
+
+if TYPE_CHECKING:  # a word for a dict; its module takes as long to load as all others here
+    from ..agent.watch import State
 
 #: seconds that the agent waits for a change before it answers
 PATIENCE = 20.0

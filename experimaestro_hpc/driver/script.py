@@ -7,6 +7,7 @@ Every value in a template is quoted for the shell unless it says ``| raw``, so t
 from __future__ import annotations
 
 import shlex
+import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,9 @@ from ..schedulers import scheduler_class
 from ..schedulers.base import Request
 from .environment import Environment
 from .quoting import path_there
+
+#: what the name of a template begins with that is the shipped one, whatever the user has
+SHIPPED = "shipped/"
 
 
 def quoted(value: object) -> object:
@@ -63,6 +67,7 @@ class ScriptJob:
     :param is_build: whether this is the job that builds it
     :param directory: the job's, below the workspace
     :param stage: for nodes that do not see the workspace
+    :param template: its file; "" for the scheduler's
     """
 
     scheduler: str
@@ -78,17 +83,28 @@ class ScriptJob:
     is_build: bool = False
     directory: str = ""
     stage: Stage | None = None
+    template: str = ""
+
+
+class Templates(jinja2.Environment):
+    """Templates by the names of their files; ``shipped/NAME`` is the one that ships, whatever the user has."""
+
+    def join_path(self, template: str, parent: str) -> str:
+        """The name of ``template``, as ``parent`` says it: one that builds on its own name means the shipped one."""
+        return f"{SHIPPED}{template}" if template == parent else template
 
 
 class Scripts:
     """Renders job scripts.
 
-    :param folders: where templates are looked for, the user's before the shipped ones
+    :param folders: where templates are looked for, the user's before the shipped ones, which are the last
     """
 
     def __init__(self, folders: Sequence[Path]) -> None:
-        self.environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader([str(folder) for folder in folders]),
+        self.folders = [str(folder) for folder in folders]
+        shipped = jinja2.PrefixLoader({SHIPPED[:-1]: jinja2.FileSystemLoader(self.folders[-1])})
+        self.environment = Templates(
+            loader=jinja2.ChoiceLoader([shipped, jinja2.FileSystemLoader(self.folders)]),
             undefined=jinja2.StrictUndefined,
             finalize=quoted,
             autoescape=True,  # what is quoted is marked, so that {{ super() }} is not quoted again
@@ -105,9 +121,11 @@ class Scripts:
         :raises TemplateError: the template is missing or broken, with its file and line
         :raises SubmissionError: the scheduler has no way to ask for the request
         """
+        template = job.template or f"{job.scheduler}.sh.j2"
         values: dict[str, Any] = {
             "name": job.name,
             "scheduler": job.scheduler,
+            "template": template,
             "directives": scheduler_class(job.scheduler).directives(job.request),
             "setup": list(job.setup),
             "env": dict(sorted(job.env.items())),
@@ -122,7 +140,7 @@ class Scripts:
             "stage": job.stage and replace(job.stage, scratch=Markup(path_there(job.stage.scratch))),
             "request": job.request,
         }
-        return self._render("build.sh.j2" if job.is_build else f"{job.scheduler}.sh.j2", values)
+        return self._render("build.sh.j2" if job.is_build else template, values)
 
     def render_build(self, environment: Environment, file: str) -> str:
         """The text of the script that builds an environment.
@@ -148,9 +166,23 @@ class Scripts:
             where = f"{error.filename or error.name}, line {error.lineno}"
             raise TemplateError(f"the template is broken: {error.message}", where=where) from error
         except jinja2.TemplateNotFound as error:
-            raise TemplateError(f"no template {error.name!r}", where="templates") from error
-        except jinja2.TemplateError as error:
-            raise TemplateError(f"the template cannot be rendered: {error.message}", where=name) from error
+            where = self._place(error) or "templates"
+            hint = f"looked in: {', '.join(self.folders)}"
+            raise TemplateError(f"no template {error.name!r}", where=where, hint=hint) from error
+        except RecursionError as error:
+            where = self._place(error) or name
+            hint = f'{{% extends "{SHIPPED}NAME" %}} builds on the template that ships'
+            raise TemplateError("the template goes round and round", where=where, hint=hint) from error
+        except Exception as error:  # whatever the expressions in it may raise
+            words = str(error) if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: {error}"
+            where = self._place(error) or name
+            raise TemplateError(f"the template cannot be rendered: {words}", where=where) from error
+
+    def _place(self, error: Exception) -> str:
+        """The file and the line of the template that an error is from; "" if it is from none."""
+        frames = reversed(traceback.extract_tb(error.__traceback__))
+        found = (one for one in frames if any(Path(one.filename).is_relative_to(folder) for folder in self.folders))
+        return next((f"{one.filename}, line {one.lineno}" for one in found), "")
 
 
 def python_of(environment: Environment, folder: str) -> str:

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 
 from ..agent.layout import Layout
-from .client import Client, LocalClient, RemoteClient
+from ..connectors.ssh import SshConnector
+from .client import Client, RemoteClient
 from .launcher import Launcher
 from .ship import Shipment, build
 
@@ -25,17 +26,17 @@ class Session:
         self.client: Client
         connector = launcher.connector
         if connector.type == "ssh":
-            from ..connectors.ssh import ssh_connector
-
             self.is_here = False
             self.client = RemoteClient(
-                ssh_connector(connector.host, connector.transport),
+                SshConnector(connector.host, connector.transport),
                 launcher.workdir,
                 launcher.scheduler,
                 self.shipment,
                 launcher.environment.python,
             )
         else:
+            from .client_here import LocalClient  # with it, all of the agent is loaded
+
             there = Path(os.path.expandvars(launcher.workdir)).expanduser() if launcher.workdir else root
             self.is_here = there.resolve() == root.resolve()
             self.client = LocalClient(there.resolve(), launcher.scheduler, self.shipment)

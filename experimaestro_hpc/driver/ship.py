@@ -1,17 +1,17 @@
-"""The part of this package that runs on clusters, as one zip. In: the installed package. Out: bytes and their hash."""
+"""The part of this package that runs on clusters, as one zip. In: the installed package. Out: its files, their hash."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import secrets
 import shutil
-import tempfile
-import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ..agent.clean import touch
-from ..agent.main import compile_hot
+from ..agent.start import compile_hot
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 #: what is shipped: standard library only, Python 3.9 and newer
@@ -35,11 +35,21 @@ class Shipment(NamedTuple):
     """The shipped package.
 
     :ivar digest: names its folder, ``.xpm/lib/<digest>``
-    :ivar data: the zip
+    :ivar files: content by name
     """
 
     digest: str
-    data: bytes
+    files: Mapping[str, bytes]
+
+    def zip(self) -> bytes:
+        """All of it as a zip; the same files give the same bytes."""
+        import zipfile  # for what is done once for each version
+
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, data in self.files.items():
+                archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
+        return buffer.getvalue()
 
     @property
     def folder(self) -> str:
@@ -58,15 +68,12 @@ def shipped_files() -> dict[str, bytes]:
 
 
 def build() -> Shipment:
-    """Pack the shipped package; the same files give the same bytes."""
-    contents = shipped_files()
+    """The package as it is installed here."""
+    files = shipped_files()
     digest = hashlib.sha256()
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in contents.items():
-            digest.update(f"{name}\0{len(data)}\0".encode() + data)
-            archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), data, zipfile.ZIP_DEFLATED)
-    return Shipment(digest.hexdigest()[:16], buffer.getvalue())
+    for name, data in files.items():
+        digest.update(f"{name}\0{len(data)}\0".encode() + data)
+    return Shipment(digest.hexdigest()[:16], files)
 
 
 def install(shipment: Shipment, root: Path) -> None:
@@ -78,11 +85,13 @@ def install(shipment: Shipment, root: Path) -> None:
     if target.is_dir():
         touch(target)  # or `xpm-hpc clean` might remove it before the first job needs it
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent))
+    temporary = target.parent / f"{secrets.token_hex(6)}.tmp"
     try:
-        zipfile.ZipFile(io.BytesIO(shipment.data)).extractall(temporary)
-        temporary.chmod(0o755)
+        temporary.mkdir(parents=True)
+        for name, data in shipment.files.items():
+            path = temporary / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
         temporary.rename(target)
         compile_hot(target)
     except OSError:

@@ -6,7 +6,7 @@ Two requests, however many jobs: what is known, then everything at once.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..agent.adopt import adopt
@@ -17,9 +17,9 @@ from ..workspace.words import short
 from .building import build, note
 from .former import find_former
 from .jobs import Job, JobMaker
-from .mirror import pack, pull, write_here
+from .mirror import lacking, pack, pull, write_here
 from .monitor import Monitor
-from .plan import Plan, make_plan, with_done_here
+from .plan import Plan, PlannedJob, make_plan, with_done_here
 from .refresh import forget_ends
 from .script import Stage
 from .session import Session
@@ -60,6 +60,9 @@ class Submission:
         """
         session, launcher = self.session, self.session.launcher
         planned = [job.planned() for job in self.all.values()]  # before any connection: what is wrong shows here
+        if not session.is_here and self._reuse_all(planned, monitor):
+            return
+        session.client.begin()  # goes on while the code is looked at
         snapshot = self.maker.snapshot
         recipe = self.maker.recipe(launcher)
         python = "" if launcher.environment.setup or recipe else launcher.python
@@ -80,7 +83,7 @@ class Submission:
             monitor.say(f"  sending {len(lacking)} results of other places to {session.place}")
             send_up(session, lacking)
         plan = make_plan(planned, states, known["largest_array"])
-        monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {session.place}: {self._summary(plan)}")
+        self._tell(plan, monitor)
         if recipe is not None and launcher.environment.build == "login":
             note(session.layout.root, recipe, launcher.name, known["has_environment"])
             if plan.submit and not known["has_environment"]:
@@ -94,6 +97,19 @@ class Submission:
                 self._note_native(job, states[job].get("native_id"))
         pull(session, plan.reuse)
         monitor.states.update({job: {**states[job], "state": "done"} for job in plan.reuse})
+
+    def _reuse_all(self, planned: Sequence[PlannedJob], monitor: Monitor) -> bool:
+        """Whether all jobs are done and their files are here, so that there is nothing to ask anybody about."""
+        session = self.session
+        wanted = [job for job in self.all if not is_builder(job)]
+        done = {} if lacking(session, wanted) else self._done_elsewhere()
+        if not done.keys() >= set(wanted):
+            return False
+        states = {**{job: {"state": "done"} for job in self.all}, **done}
+        plan = make_plan(planned, states)
+        self._tell(plan, monitor)
+        monitor.states.update({job: states[job] for job in plan.reuse})
+        return True
 
     def _submit(self, plan: Plan, with_code: bool, monitor: Monitor) -> None:
         session = self.session
@@ -188,6 +204,10 @@ class Submission:
                 }
             )
         return files, groups
+
+    def _tell(self, plan: Plan, monitor: Monitor) -> None:
+        place = self.session.place
+        monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {place}: {self._summary(plan)}")
 
     def _summary(self, plan: Plan) -> str:
         """How many of the new jobs, and of earlier ones that run again, are to run, under way, or done."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ..workspace.words import duration, first_line, short
+from .why_oar import why_waiting
 
 #: what Slurm's reasons for waiting mean, and what helps; the longest prefix that fits is taken
 WAITS = {
@@ -118,7 +119,12 @@ def why(job: str, known: Mapping[str, Any], now: float | None = None) -> Why:
         listed = [f"{short(parent)} ({_brief(of)})" for parent, of in list(known["parents"].items())[:5]]
         more = len(known["parents"]) - len(listed)
         return Why(f"it waits for {', '.join(listed)}" + (f" and {more} more" if more > 0 else ""), "")
-    return _of_waiting(state, known["words"], names, now or time.time())
+    now = now or time.time()
+    if known.get("scheduler") == "oar":
+        sentence, advice = why_waiting(known["words"], str(names["native"]))
+        since = f"; submitted {duration(now - state['submitted'])} ago" if state.get("submitted") else ""
+        return Why(sentence + since, advice)
+    return _of_waiting(state, known["words"], names, now)
 
 
 def _brief(state: Mapping[str, Any]) -> str:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 END_PATIENCE = 120.0
 #: seconds to wait until what the task has saved is where its next start finds it, if that may be on another node
 FLUSH_PATIENCE = 600.0
+#: seconds that a job must have run for OAR to submit it again, and a little more as clocks differ
+OAR_LEAST = 63.0
 
 
 class Ended(GracefulTimeout):
@@ -52,18 +54,40 @@ def _ended(_number: int, _frame: FrameType | None) -> None:
     raise Ended("the scheduler ends it")
 
 
-def start_again(environ: Mapping[str, str], record: Mapping[str, Any]) -> bool:
-    """Ask the scheduler to start this job again under its own id; False when it cannot be, or need not be.
+def start_again(environ: Mapping[str, str], record: Mapping[str, Any], restarts: int) -> bool:
+    """Have the scheduler start this job again; False when it cannot be, or need not be.
 
     Other jobs that wait for this one go on waiting, without anybody's help.
+
+    :param restarts: how often it has been started again already
     """
-    native = environ.get("SLURM_JOB_ID")
     times = (record.get("retry") or {}).get("timeout", {"times": 0})["times"]
     earlier = sum(one.get("reason") == "timeout" for one in record.get("attempts") or ())
-    if not native or (times is not None and earlier + int(environ.get("SLURM_RESTART_COUNT") or 0) >= times):
+    if times is not None and earlier + restarts >= times:
         return False
+    if environ.get("SLURM_JOB_ID"):
+        return _requeue(environ["SLURM_JOB_ID"], environ.get("XPM_HPC_FLUSH", ""))
+    return bool(environ.get("XPM_HPC_IDEMPOTENT")) and _has_run_enough(environ)
+
+
+def _has_run_enough(environ: Mapping[str, str]) -> bool:
+    """Wait until OAR submits the job again if it ends as it asks for; False when its time limit comes before that."""
+    try:
+        end = float(environ["XPM_HPC_END_TIME"])
+        enough = end - float(environ["OAR_JOB_WALLTIME_SECONDS"]) + OAR_LEAST
+    except (KeyError, ValueError):
+        return False  # not a script of ours
+    if enough > end - 2:
+        print("xpm-hpc: OAR starts no job again that ran for less than a minute", file=sys.stderr)
+        return False
+    time.sleep(max(0.0, enough - time.time()))
+    return True
+
+
+def _requeue(native: str, flush: str) -> bool:
+    """Have Slurm start this job again under its own id; it ends this process then."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if not _flush(environ.get("XPM_HPC_FLUSH", "")):
+    if not _flush(flush):
         return False
     try:
         asked = subprocess.run(["scontrol", "requeue", native], stdin=subprocess.DEVNULL, timeout=60, check=False)

@@ -23,28 +23,47 @@ if TYPE_CHECKING:
 
 #: exit status when another run of the same job holds its lock: that run writes the marker, not this one
 BUSY = 75
+#: exit status after which OAR submits a job again that is ``idempotent`` and ran for more than a minute
+AGAIN = 99
 #: seconds to wait for a parent's marker that another machine has just written (network file systems lag)
 MARKER_PATIENCE = float(os.environ.get("XPM_HPC_MARKER_PATIENCE", "60"))
 
 
 class Failure(Exception):
-    """The task cannot be run.
+    """The task cannot be run, or has failed in another process.
 
     :param reason: one of the reasons of a failed job
+    :param code: the job's exit status
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, code: int = 1) -> None:
         super().__init__(message)
         self.reason = reason
+        self.code = code
+
+
+class Unexplained(Exception):
+    """The task's process was killed: no marker, the scheduler knows why.
+
+    :param code: the job's exit status
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 def main(argv: list[str]) -> int:
     """Run the job in the directory ``argv[1]``; returns the process's exit status."""
+    if len(argv) > 2 and argv[2] == "--process":
+        from .worker import work  # one of several processes of a task
+
+        return work(argv)
     if len(argv) != 2:
         print("usage: python -m experimaestro_hpc.runtime JOBDIR", file=sys.stderr)
         return 2
     directory = os.path.abspath(argv[1])
-    workspace, job = _split(directory)
+    workspace, job = split(directory)
     stem = os.path.join(directory, job_name(job.split("/")[0]))
     lock = os.open(os.path.join(directory, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
@@ -61,7 +80,7 @@ def main(argv: list[str]) -> int:
 
 def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     record = read_json(os.path.join(directory, "job.json")) or {}
-    restarts = int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    restarts = _restarts(record, directory)
     start = {
         "started": time.time(),
         "host": os.uname().nodename,
@@ -80,38 +99,38 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     progress.use(reporter)
     code = 0
     end: dict[str, Any] = {"state": "done"}
+    more: dict[str, Any] = {}
     try:
         if not record:
             raise Failure("launch", "its job.json is missing or cannot be read, so its parents are not known")
         check_parents(workspace, record.get("parents") or [])
-        code = _execute(workspace, job, directory, record)
+        code = _execute(workspace, job, directory, record, more)
     except GracefulTimeout as stop:
-        code, end = 1, _stopped(stop, record)
+        code, end = _stopped(stop, record, restarts)
         if not end:
-            return 128 + 15  # no marker: the scheduler says what becomes of it
+            return code  # no marker: the scheduler says what becomes of it
     except Failure as failure:
-        _say(f"xpm-hpc: {failure}\n")
-        code, end = 1, {"state": "failed", "reason": failure.reason, "message": str(failure)}
+        say(f"xpm-hpc: {failure}\n")
+        code, end = failure.code, {"state": "failed", "reason": failure.reason, "message": str(failure)[-2000:]}
+    except Unexplained as killed:
+        say(f"xpm-hpc: {killed}\n")
+        return killed.code
     except BaseException as error:
-        code, end = 1, {"state": "failed", "reason": "exit", "message": _show(error)}
+        code, end = 1, {"state": "failed", "reason": "exit", "message": show(error)}
     if os.getpid() != start["pid"]:
         return code  # a child that the task forked and that came out here; the marker is its parent's to write
     if code and end["state"] == "done":
         end = {"state": "failed", "reason": "exit", "message": f"the task ended with exit status {code}"}
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, ValueError):
-            pass  # the task closed it
-        except OSError as error:
-            if not code:
-                code, end = 1, {"state": "failed", "reason": "exit", "message": f"output lost: {error}"}
+    lost = flush()
+    if lost and not code:
+        code, end = 1, {"state": "failed", "reason": "exit", "message": lost}
     try:
         reporter.finish()
     except OSError:
         pass  # the disk is full; the marker will say so if it cannot be written either
     end.update(start, ended=time.time(), exit_code=code, used=_used(time.monotonic() - began))
-    end.update(python=sys.version.split()[0], packages=_packages())
+    end.update(python=sys.version.split()[0], packages=packages())
+    end.update(more)
     for name in ("reason", "message"):  # of an earlier attempt
         record.pop(name, None)
     try:
@@ -119,9 +138,34 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
         # not forced to the disk: after a crash of the machine it must not be there when the task's own files are not
         write_json(stem + (".failed" if code else ".done"), end)
     except OSError as error:
-        _say(f"xpm-hpc: {job}: the end of the task cannot be recorded: {error}\n")
+        say(f"xpm-hpc: {job}: the end of the task cannot be recorded: {error}\n")
         return code or 74
-    return code
+    # the marker says how it ended; OAR must not take the task's own exit status for a wish
+    return 1 if code == AGAIN and "OAR_JOB_ID" in os.environ else code
+
+
+def _restarts(record: dict[str, Any], directory: str) -> int:
+    """How often the scheduler has started this attempt again by itself."""
+    if "OAR_JOB_ID" not in os.environ:
+        return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+    # OAR does it under a new id, and keeps no count; before an attempt of ours there is no progress
+    before = read_json(os.path.join(directory, "progress.json")) or {}
+    if before.get("native_id") in (None, _native_id()):
+        return 0
+    return int(before.get("attempt") or 1) + 1 - int(record.get("attempt") or 1)
+
+
+def flush() -> str:
+    """Write out what the task has printed; why that cannot be, or ""."""
+    lost = ""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):
+            pass  # the task closed it
+        except OSError as error:
+            lost = f"output lost: {error}"
+    return lost
 
 
 def _note_restart(record: dict[str, Any], directory: str) -> None:
@@ -137,29 +181,25 @@ def _note_restart(record: dict[str, Any], directory: str) -> None:
         pass  # the disk is full: it is written again at the end
 
 
-def _stopped(stop: GracefulTimeout, record: dict[str, Any]) -> dict[str, Any]:
-    """The end of a task that stopped before its time limit; empty when the job goes on in a new start."""
+def _stopped(stop: GracefulTimeout, record: dict[str, Any], restarts: int) -> tuple[int, dict[str, Any]]:
+    """Exit status and end of a task that stopped before its time limit; no end when the job goes on in a new start."""
     from .resume import Ended, start_again  # for resumable tasks only
 
-    _say(f"xpm-hpc: the task stopped: {stop}\n")
+    say(f"xpm-hpc: the task stopped: {stop}\n")
     sys.stdout.flush()
-    if isinstance(stop, Ended) or start_again(os.environ, record):
-        return {}
-    return {"state": "failed", "reason": "timeout", "message": str(stop) or "stopped before the time limit"}
+    if isinstance(stop, Ended):
+        return 128 + 15, {}
+    if start_again(os.environ, record, restarts):
+        return AGAIN if "OAR_JOB_ID" in os.environ else 128 + 15, {}
+    return 1, {"state": "failed", "reason": "timeout", "message": str(stop) or "stopped before the time limit"}
 
 
-def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -> int:
-    """Load and execute; returns the exit status that the task asks for."""
-    loader = Loader(os.path.join(workspace, "jobs"), os.path.join(workspace, record.get("code") or ""))
-    sys.argv = list(record.get("argv") or sys.argv[:1])
-    if record.get("settings"):
-        os.environ["XPM_HPC_SETTINGS"] = record["settings"]  # for configure(); its module is not for every job
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # `jobs logs` shows it as it is printed
-    try:
-        task = loader.task(job)
-    except Exception as error:
-        _show(error)
-        raise Failure("launch", _advice(error)) from error
+def _execute(workspace: str, job: str, directory: str, record: dict[str, Any], more: dict[str, Any]) -> int:
+    """Load and execute, here or in several processes; returns the exit status that the task asks for.
+
+    :param more: gets what several processes tell beside that, for the record
+    """
+    task = None if record.get("processes") else load(workspace, job, record)
     os.chdir(directory)
     if record.get("tokens"):
         from .tokens import hold  # for the few tasks that hold any
@@ -167,6 +207,33 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
         hold(
             os.path.join(workspace, ".xpm", "tokens"), record["tokens"], lambda text: progress.progress(0.0, desc=text)
         )
+    if task is None:
+        from .team import lead  # for the few tasks of several processes
+
+        return lead(directory, job_name(job.split("/")[0]), record, more)
+    return execute(task)
+
+
+def load(workspace: str, job: str, record: dict[str, Any]) -> Any:
+    """The task of a job, in a process that looks as the task expects it.
+
+    :param record: what ``job.json`` says of its ``code``, ``argv`` and ``settings``
+    :raises Failure: ``launch``: it cannot be loaded here
+    """
+    loader = Loader(os.path.join(workspace, "jobs"), os.path.join(workspace, record.get("code") or ""))
+    sys.argv = list(record.get("argv") or sys.argv[:1])
+    if record.get("settings"):
+        os.environ["XPM_HPC_SETTINGS"] = record["settings"]  # for configure(); its module is not for every job
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # `jobs logs` shows it as it is printed
+    try:
+        return loader.task(job)
+    except Exception as error:
+        show(error)
+        raise Failure("launch", _advice(error)) from error
+
+
+def execute(task: Any) -> int:
+    """Execute a task; returns the exit status that it asks for."""
     resumes = isinstance(task, ResumableTask)
     if resumes:
         from .resume import listen  # its signals are not for other tasks
@@ -182,7 +249,7 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any]) -
         if wanted.code is None or isinstance(wanted.code, int):
             code = int(wanted.code or 0)
             return code & 0xFF or int(code != 0)  # no failure becomes a success by its last byte
-        _say(f"{wanted.code}\n")
+        say(f"{wanted.code}\n")
         return 1
     finally:
         if resumes:
@@ -215,10 +282,10 @@ def check_parents(workspace: str, parents: list[str]) -> None:
             if time.monotonic() > deadline:
                 raise Failure("dependency", f"its parent {parent} has not ended")
             time.sleep(0.2)
-            _list_again(os.path.dirname(stem))
+            list_again(os.path.dirname(stem))
 
 
-def _list_again(directory: str) -> None:
+def list_again(directory: str) -> None:
     """Listing a directory makes NFS forget what it remembers of it."""
     try:
         os.listdir(directory)
@@ -235,18 +302,24 @@ def _native_id() -> str | None:
     return environ.get("SLURM_JOB_ID") or environ.get("OAR_JOB_ID") or environ.get("XPM_HPC_NATIVE_ID")
 
 
-def _split(directory: str) -> tuple[str, str]:
+def split(directory: str) -> tuple[str, str]:
     """Workspace and job id of a job directory."""
     rest, identifier = os.path.split(directory)
     rest, task = os.path.split(rest)
     return os.path.dirname(rest), f"{task}/{identifier}"
 
 
-def _show(error: BaseException) -> str:
-    """Print an error, one of the user's with a traceback without our own frames; returns what it says."""
+def show(error: BaseException) -> str:
+    """Print an error; returns what it says."""
+    words, message = describe(error)
+    say(words)
+    return message
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """An error as it is printed, one of the user's with a traceback without our own frames; and what it says."""
     if isinstance(error, XpmError):
-        _say(f"error: {error}\n")
-        return str(error)[-2000:]
+        return f"error: {error}\n", str(error)[-2000:]
     import traceback  # only for tasks that fail
 
     trace = error.__traceback__
@@ -254,11 +327,10 @@ def _show(error: BaseException) -> str:
     while trace is not None and trace.tb_next and trace.tb_frame.f_code.co_filename.startswith(here):
         trace = trace.tb_next
     lines = traceback.format_exception(type(error), error, trace)
-    _say("".join(lines))
-    return "".join(traceback.format_exception_only(type(error), error)).strip()[-2000:]
+    return "".join(lines), "".join(traceback.format_exception_only(type(error), error)).strip()[-2000:]
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Write to the task's standard error, if there still is one: the marker matters more."""
     try:
         sys.stderr.write(text)
@@ -279,7 +351,7 @@ def _used(wall: float) -> dict[str, float]:
     }
 
 
-def _packages() -> dict[str, str]:
+def packages() -> dict[str, str]:
     """The versions of the packages that the task imported, as far as they say them."""
     of_python = getattr(sys, "stdlib_module_names", ())
     found = {}

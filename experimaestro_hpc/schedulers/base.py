@@ -34,6 +34,7 @@ class Request:
     :param partition: the partition (or queue) chosen for it, if the launcher describes them
     :param gpu_type: the chosen partition's name for its GPUs, if one must be said
     :param options: the launcher's ``[defaults]``, by the scheduler's own names
+    :param partition_options: what the chosen partition says in their place
     :param log: file for what the scheduler itself has to say, relative to where the job starts
     :param array: the directives are for an array, whose elements' logs must differ
     :param warning: seconds before the time limit at which the task is signalled (SIGUSR2); None: not at all
@@ -47,6 +48,21 @@ class Request:
     log: str = "job.log"
     array: bool = False
     warning: int | None = None
+    partition_options: Mapping[str, Any] = field(default_factory=dict)
+
+    def merged(self, partition: str = "partition", aliases: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """The options of both, those of the partition over the launcher's, and its name before its own.
+
+        :param partition: what the scheduler calls a partition
+        :param aliases: other names of options, and the name that counts
+
+        >>> request = Request("job", partition="gpu", options={"q": "all"}, partition_options={"type": "besteffort"})
+        >>> request.merged("queue", {"q": "queue"})
+        {'queue': 'gpu', 'type': 'besteffort'}
+        """
+        name = {partition: self.partition} if self.partition else {}
+        layers = (self.options, name, self.partition_options)
+        return {(aliases or {}).get(key, key): value for layer in layers for key, value in layer.items()}
 
 
 @dataclass(frozen=True)
@@ -91,6 +107,7 @@ class Status:
     :param host: where it runs or ran
     :param name: the job name, so that another job with a used id is not taken for it; "" when it was not said
     :param used: what an ended job used, as far as the scheduler says: ``max_rss`` (bytes), ``cpu`` (seconds), ``gpus``
+    :param native: the id under which the scheduler has it now, if that is not the one that was asked for
     """
 
     state: str
@@ -100,6 +117,7 @@ class Status:
     host: str = ""
     name: str = ""
     used: Mapping[str, Any] = field(default_factory=dict)
+    native: str = ""
 
 
 class Scheduler(abc.ABC):
@@ -117,6 +135,8 @@ class Scheduler(abc.ABC):
     copies_script: ClassVar[bool] = False
     #: whether elements of an array can depend on the elements of another array with the same index
     corresponds: ClassVar[bool] = False
+    #: what starts the processes of a task that asks for several, unless the launcher file says something else
+    starter: ClassVar[str] = "none"
     #: whether it ends by itself what waits for a job that failed; otherwise whoever watches the jobs does
     ends_orphans: ClassVar[bool] = True
 
@@ -184,6 +204,8 @@ class Scheduler(abc.ABC):
     @abc.abstractmethod
     def find(self, submission: Submission) -> list[str] | None:
         """The native ids of a submission whose reply was lost, or None when the scheduler knows no such job.
+
+        Where it has only some elements of an array, and will not have more, the id of the others is "".
 
         :raises NoInformation: the scheduler did not answer
         """

@@ -133,6 +133,7 @@ class Local(Scheduler):
 
     name = "local"
     arrays = True
+    starter = "local"
 
     def __init__(self, workspace: str, environ: Mapping[str, str] | None = None) -> None:
         super().__init__(workspace)
@@ -144,8 +145,12 @@ class Local(Scheduler):
     @classmethod
     def directives(cls, request: Request) -> list[str]:
         resources = request.resources
+        if resources.node_count > 1:
+            hint = "ask for tasks_per_node on this machine, or choose the launcher of a cluster"
+            raise SubmissionError(f"this machine is one node, {resources.nodes} asked", where="local", hint=hint)
+        cores = (resources.cores or 1) * resources.tasks_per_node if resources.tasks_per_node else resources.cores
         wanted = {
-            "cores": resources.cores,
+            "cores": cores,
             "gpus": resources.gpus or None,
             "seconds": resources.duration,
             "warning": request.warning,

@@ -1,25 +1,8 @@
 """OAR. In: requests, submissions, native ids. Out: ``#OAR`` lines, native ids, statuses.
 
-The upper half is pure: directives, oarsub's arguments, and the reading of what oarsub and oarstat print. The class at
-the end runs them. A native id is a job id; each element of an array has its own.
-
-Options in a launcher's ``[defaults]`` are oarsub's, by their long names or letters: ``resource``, ``queue``,
-``property``, ``type``, ``project``, ``notify``, ``checkpoint`` (seconds), ``signal`` (a number), ``hold``. The first,
-third and fourth may be lists. What a task asks for takes the place of the same part of ``resource``. Others are ours:
-
-* ``walltime``: for tasks that say none, as OAR reads it: hours, ``h:m`` or ``h:m:s``;
-* ``host_property`` (default ``nodes``), ``core_property`` (``core``), ``gpu_property`` (``gpu``): what this site calls
-  the levels of ``/nodes=1/gpu=2``;
-* ``gpu_model_property`` (``gpu_model``), ``gpu_memory_property`` and ``memory_property`` (none): what to compare with
-  the task's wishes. One that has none is not passed on, and the script says so: OAR gives memory away with the cores;
-* ``memory_unit`` (``M``): what these properties count memory in.
-
-GPUs are asked for whole, with all the cores that go with them, whatever number the task asks: with fewer, OAR would
-give the rest, and the same GPU, to others.
-
-An array is ``oarsub --array N``. Its script is called with the indexes of its elements, as in ``array.sh 0-2,5``, and
-finds its own with $OAR_ARRAY_INDEX. ``--array-param-file`` would have them read by root, who may not enter a user's
-directory on NFS.
+The upper half is pure: the reading of what oarsub and oarstat print; what they are asked is in :mod:`.oar_request`,
+with the options of launchers. The class at the end runs them. A native id is a job id; each element of an array has its
+own.
 """
 
 from __future__ import annotations
@@ -27,44 +10,25 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import SubmissionError
-from ..resources import parse_memory
+from ..resources import Resources
 from .base import NoInformation, Request, Status, Submission
 from .command import Answer, CommandScheduler
-from .slurm import ranges
+from .oar_request import arguments, default_amounts, directives, parse_directives
 
 #: a job or an event, as oarstat shows it in JSON
 Shown = Mapping[str, Any]
 
 #: ids in one question; oarstat makes some ten queries for each
 _CHUNK = 500
-#: what OAR takes for the path of a log, without the % of its patterns
-_LOG = re.compile(r"[A-Za-z0-9_./-]+")
-#: paths that survive the Perl, the shells and the database that OAR takes them through
-_PLAIN = re.compile(r"/[A-Za-z0-9_./ @%+=:,~-]*")
-#: what a job gets that asks for nothing; OAR's own default, unless the site has another
-_LEAST = "/resource_id=1"
-
-#: oarsub's options that a launcher may set
-_OPTIONS = ("resource", "queue", "property", "type", "project", "notify", "checkpoint", "signal", "hold")
-_ALIASES = {"l": "resource", "q": "queue", "p": "property", "t": "type", "partition": "queue"}
-#: our own, and their defaults
-_OURS = {
-    "walltime": "",
-    "host_property": "nodes",
-    "core_property": "core",
-    "gpu_property": "gpu",
-    "gpu_model_property": "gpu_model",
-    "gpu_memory_property": "",
-    "memory_property": "",
-    "memory_unit": "M",
-}
-
+#: seconds after which what an oarsub has not finished is what it has left behind
+_LATE = 20.0
 #: what the states before a job runs mean
 _BEFORE = {**dict.fromkeys(("Waiting", "toAckReservation", "toLaunch", "Launching"), "queued"), "Hold": "held"}
 _FINAL = ("Terminated", "Error")
@@ -82,136 +46,6 @@ _NODE_TROUBLE = re.compile(
     "CANNOT_CREATE_TMP_DIRECTORY|LAUNCHING_OAREXEC_TIMEOUT|EXIT_VALUE_OAREXEC|SSH_TRANSFER_TIMEOUT|"
     "BAD_HASHTABLE_DUMP|EXTERMINATE_JOB|FORCE_TERMINATE_FINISHING_JOB|SERVER_(PRO|EPI)LOGUE_.*"
 )
-
-
-def directive(option: str, value: object) -> str:
-    """One ``#OAR`` line; ``True`` gives a flag. OAR takes the rest of the line as it is, and knows no quotes.
-
-    :raises SubmissionError: OAR would not take this value, or not as it is
-    """
-    text = str(value)
-    if value is True and option == "hold":
-        return "#OAR --hold"
-    bad = isinstance(value, bool) or option == "hold" or text != text.strip() or not text.isprintable()
-    if option in ("checkpoint", "signal"):
-        bad = bad or not re.fullmatch("[0-9]+", text)
-    # OAR puts some into its SQL unquoted
-    if bad or not text or (option in ("queue", "type", "project") and re.search(r"['\\]", text)):
-        raise SubmissionError(f"{text!r} cannot be the value of option {option!r}", where="oar")
-    return f"#OAR --{option} {text}"
-
-
-def options_of(request: Request) -> dict[str, Any]:
-    """The launcher's options by their long names, ours with their defaults.
-
-    :raises SubmissionError: one is not known, or not for a launcher to set
-    """
-    options: dict[str, Any] = dict(_OURS)
-    for name, value in request.options.items():
-        long = _ALIASES.get(name, name)
-        if long not in (*_OPTIONS, *_OURS):
-            hint = f"there are: {', '.join((*_OPTIONS, *_OURS))}"
-            raise SubmissionError(f"option {name!r} cannot be set for OAR", where="oar", hint=hint)
-        options[long] = value
-    if request.partition:
-        options["queue"] = request.partition
-    return options
-
-
-def hierarchy(request: Request, options: Mapping[str, Any]) -> str:
-    """The tree of resources that the task asks for, as ``/nodes=1/core=4``; empty if it asks for none."""
-    asked, below = request.resources, ""
-    if asked.gpus:
-        below = f"/{options['gpu_property']}={asked.gpus}"
-    elif asked.cores or asked.tasks_per_node:
-        below = f"/{options['core_property']}={(asked.cores or 1) * (asked.tasks_per_node or 1)}"
-    return f"/{options['host_property']}={asked.nodes or 1}{below}" if below or asked.nodes else ""
-
-
-def alternatives(request: Request, options: Mapping[str, Any]) -> list[str]:
-    """The values of ``--resource``: what the task asks, or the launcher's, of which OAR takes any. Never none."""
-    tree, seconds = hierarchy(request, options), request.resources.duration
-    given = [str(one) for one in _listed(options.get("resource"))] or [""]
-    texts = []
-    for one in given[:1] if tree else given:
-        found = re.fullmatch(r"(.*?)[\s,]*(?:walltime\s*=\s*([\d:]+)\s*)?", one)
-        rest, time = found.groups() if found else (one, None)
-        time = time or options["walltime"]
-        if seconds:
-            time = f"{seconds // 3600}:{seconds // 60 % 60}:{seconds % 60}"  # a lone number would be hours
-        texts.append((tree or rest or _LEAST) + (f",walltime={time}" if time else ""))
-    return texts
-
-
-def properties(request: Request, options: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The value of ``--property``, empty for none, and remarks on wishes that are not passed on."""
-    asked, unit = request.resources, parse_memory(f"1{options['memory_unit']}")
-    model = (asked.gpu_model or request.gpu_type or "") if asked.gpus else ""
-    wishes = (
-        ("gpu_model", "=", model and "'" + model.replace("'", "''") + "'"),
-        ("gpu_memory", ">=", asked.gpu_memory and -(-asked.gpu_memory // unit)),
-        ("memory", ">=", asked.memory and -(-asked.memory // unit)),
-    )
-    terms, remarks = [str(one) for one in _listed(options.get("property"))], []
-    for name, sign, value in wishes:
-        column = options[f"{name}_property"]
-        if value and column:
-            terms.append(f"{column} {sign} {value}")
-        elif value:
-            remarks.append(f"# {name} is not asked for, as the launcher's [defaults] have no {name}_property")
-    if asked.gpus and asked.cores:
-        remarks.append("# the number of cores is not asked for: they go with the GPUs")
-    return (terms[0] if len(terms) == 1 else " AND ".join(f"({term})" for term in terms)), remarks
-
-
-def parse_directives(script: str) -> list[tuple[str, str]]:
-    """The options in the ``#OAR`` lines at the head of a script, and their values; "" for a flag."""
-    found = []
-    for line in script.split("\n")[1:]:
-        if not line.startswith("#"):
-            break
-        if line.startswith("#OAR --"):
-            option, _, value = line[7:].strip().partition(" ")
-            found.append((option, value.strip()))
-    return found
-
-
-def coded(path: str) -> str:
-    """A word of shell that stands for ``path`` and is itself of plain ASCII characters."""
-    text = "".join(chr(byte) if _LOG.fullmatch(chr(byte)) else f"\\0{byte:03o}" for byte in os.fsencode(path))
-    return f"\"$(printf %b '{text}')\""
-
-
-def arguments(submission: Submission, script: str) -> list[str]:
-    """The argument vector for oarsub.
-
-    Its ``-S`` is not used: it hands the command's first word to a shell, unquoted, and takes ``exec`` for the
-    script. Without ``exec``, the login shell between OAR and the script would get the signals and die. The directory
-    is always said: otherwise OAR takes $PWD for it, which is not where oarsub runs, or fails if there is none.
-
-    :param script: the text of the submission's script
-    """
-    folder, command = submission.directory, f"exec {shlex.quote(submission.script)}"
-    is_plain = bool(_PLAIN.fullmatch(folder) and _PLAIN.fullmatch(submission.script))
-    if not is_plain:  # OAR would stumble over such a directory, or run what is in its name
-        folder, command = "/", f"cd {coded(submission.directory + '/.')} && exec {coded(submission.script)}"
-    argv, given = ["oarsub", f"--name={submission.name}", f"--directory={folder}"], parse_directives(script)
-    for option, value in given:
-        if option in ("stdout", "stderr") and not is_plain:
-            argv.append(f"--{option}=/dev/null")  # there is no place for it in /; the script has its own logs
-        elif option not in ("name", "resource"):
-            argv.append(f"--{option}={value}" if value else f"--{option}")
-    resources = [value for option, value in given if option == "resource"] or [_LEAST]
-    if submission.indexes:
-        command += f" {ranges(submission.indexes)}"
-    if len(submission.indexes) > 1:
-        argv.append(f"--array={len(submission.indexes)}")
-        if len(submission.dependencies) == 1 and len(resources) == 1:
-            # OAR forgets an array's only dependency where it makes all elements at once; with alternatives it makes
-            # them one by one, which takes 2 s for 200. The same dependency twice would break a key of its database
-            resources *= 2
-    argv += [f"--resource={value}" for value in resources]
-    return [*argv, *(f"--anterior={native}" for native in submission.dependencies), command]
 
 
 def parse_submitted(out: str) -> list[str]:
@@ -261,6 +95,12 @@ def successor(job: Shown) -> str | None:
     return found.group(1) if found and int(found.group(1)) > int(job.get("Job_Id") or 0) else None
 
 
+def is_unmade(job: Shown) -> bool:
+    """Whether a job that was not to be held is on hold, and nobody has held it: its oarsub had not finished it."""
+    held = [name for name in events_of(job) if name.startswith("HOLD_")]
+    return job.get("state") == "Hold" and not held
+
+
 def job_status(job: Shown) -> Status | None:
     """What oarstat's full description of a job means, or None if nothing can be told from it."""
     state, host = str(job.get("state") or ""), ",".join(job.get("assigned_network_address") or ())
@@ -286,13 +126,29 @@ def terminated_status(raw: object, events: Mapping[str, Shown], host: str) -> St
     """How a job ended that came to its own end, well or not, from the wait status of its shell."""
     if not isinstance(raw, int):
         return Status("ended", "lost", "OAR does not know how it ended", host=host)
-    code, signal = raw >> 8, raw & 127
-    if signal:
-        asker = str(events.get("CHECKPOINT", {}).get("description"))  # who had a signal sent
-        reason = "timeout" if "(sarko)" in asker else "preempted" if "(metasched)" in asker else "exit"
-        return Status("ended", reason, f"killed by signal {signal}", 128 + signal, host)
-    reason = "" if code == 0 else "launch" if code in (126, 127) else "exit"
+    code, number = raw >> 8, raw & 127
+    asker = str(events.get("CHECKPOINT", {}).get("description"))  # who had a signal sent
+    cause = "timeout" if "(sarko)" in asker else "preempted" if "(metasched)" in asker else "exit"
+    if number:
+        return Status("ended", cause, f"killed by signal {number}", 128 + number, host)
+    reason = {0: "", 99: cause, 126: "launch", 127: "launch"}.get(code, "exit")  # 99: it wanted to go on, and did not
     return Status("ended", reason, f"exit status {code}", code, host)
+
+
+def shown_words(job: Shown, states: Mapping[str, Shown]) -> dict[str, str]:
+    """What `jobs why` is told of a job that waits: OAR's own words by its own names, times in local time.
+
+    :param states: the jobs that it waits for, as far as OAR knows them
+    """
+    names = ("state", "message", "queue", "project", "wanted_resources", "properties", "reservation")
+    found = {name: str(job[name]).strip() for name in names if job.get(name) not in (None, "", "None")}
+    found["types"] = ", ".join(map(str, job.get("types") or ()))
+    needed = [str(one) for one in job.get("dependencies") or ()]
+    found["dependencies"] = ", ".join(f"{one} {states.get(one, {}).get('state', 'unknown')}" for one in needed)
+    for name in ("submissionTime", "scheduledStart"):
+        if job.get(name):
+            found[name] = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(int(job[name])))
+    return {name: text for name, text in found.items() if text}
 
 
 class Oar(CommandScheduler):
@@ -301,21 +157,16 @@ class Oar(CommandScheduler):
     name = "oar"
     command = "oarsub"
     arrays = True
+    starter = "oarsh"
     ends_orphans = False  # -a waits for an end, good or bad
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:
-        options = options_of(request)
-        where, remarks = properties(request, options)
-        options.update(resource=alternatives(request, options), property=where or False)
-        lines = [directive("name", re.sub(r"[^A-Za-z0-9._-]", "-", request.name)[:60] or "job")]
-        for name in _OPTIONS:
-            values = [value for value in _listed(options.get(name)) if value is not False]
-            if len(values) > 1 and name not in ("resource", "type"):
-                raise SubmissionError(f"option {name!r} can have only one value", where="oar")
-            lines += [directive(name, value) for value in values]
-        log = request.log if _LOG.fullmatch(request.log) and not request.array else "oar.%jobid%.log"
-        return [*lines, directive("stdout", log), directive("stderr", log), *remarks]
+        return directives(request)
+
+    @classmethod
+    def default_amounts(cls, options: Mapping[str, Any]) -> Resources:
+        return default_amounts(options)
 
     def submit(self, submission: Submission) -> list[str]:
         script = Path(submission.script)
@@ -331,19 +182,34 @@ class Oar(CommandScheduler):
         if answer.code in (0, 9) and len(natives) == (len(submission.indexes) or 1):
             return natives
         if not natives and is_refusal(answer):
+            if submission.delay and "postpone" in answer.out + answer.err:
+                return self.submit(replace(submission, delay=0.0))  # an OAR that knows no such type: at once, then
             raise SubmissionError(complaint(answer), where="oarsub")
         raise NoInformation(f"oarsub: {complaint(answer)}")
 
     def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
-        statuses = {native: job_status(job) for native, job in self._latest(native_ids).items()}
-        return {native: status for native, status in statuses.items() if status is not None}
+        found = {}
+        for native, job in self._latest(native_ids).items():
+            status, now = job_status(job), str(job["Job_Id"])
+            if status is not None:
+                found[native] = status if now == native else replace(status, native=now)
+        return found
+
+    def explain(self, native_id: str) -> dict[str, str]:
+        job = self._latest([native_id]).get(native_id)
+        if job is None:
+            raise NoInformation(f"oarstat: it shows no job {native_id}")
+        return shown_words(job, self._latest(str(one) for one in job.get("dependencies") or ()))
 
     def cancel(self, native_ids: Sequence[str]) -> None:
         latest = self._latest(native_ids)
         # what oarstat does not show is tried all the same: its silence may be a failure
         wanted = [native for native in native_ids if native not in latest]
         wanted += [str(job["Job_Id"]) for job in latest.values() if job.get("state") not in _FINAL]
-        for some in _chunks(wanted):
+        self._delete(wanted)
+
+    def _delete(self, native_ids: Sequence[str]) -> None:
+        for some in _chunks(native_ids):
             answer = self.commands.run(["oardel", *some])
             # of each it says that it noted the wish, or that it has ended, or is not ours: all are answers
             if any(f"Deleting the job = {native} ..." not in answer.out for native in some):
@@ -352,22 +218,41 @@ class Oar(CommandScheduler):
     def find(self, submission: Submission) -> list[str] | None:
         """By name, which holds the token, among all jobs that there ever were.
 
+        An oarsub that is killed leaves some elements of an array, or jobs on hold that lack their resources and can
+        never run: these are deleted.
+        """
+        wanted, until = range(1, 1 + (len(submission.indexes) or 1)), time.monotonic() + _LATE
+        while True:
+            jobs = self._named(submission.name)
+            holds = "hold" in dict(parse_directives(_text(submission.script)))
+            unmade = [] if holds else [native for _, native, job in jobs if is_unmade(job)]
+            made: dict[int, str] = {}
+            for index, native, _ in jobs:
+                if native not in unmade:
+                    made.setdefault(index, native)
+            if not jobs or all(index in made for index in wanted) or time.monotonic() > until:
+                break
+            time.sleep(1)
+        if unmade:
+            self._delete(unmade)
+        return [made.get(index, "") for index in wanted] if jobs else None
+
+    def _named(self, job_name: str) -> list[tuple[int, str, Shown]]:
+        """The jobs of this name by their index in an array, from 1, and their id.
+
         When oarstat's query fails, it does what it does when there is none: print nothing, and exit with 0. So
         the newest of all jobs is asked for too, and without it there is no answer.
         """
-        name = submission.name.replace("'", "''")
-        jobs = self._oarstat("--sql", f"job_name = '{name}' OR job_id = (SELECT MAX(job_id) FROM jobs)")
+        name = job_name.replace("'", "''")
+        jobs = self._oarstat("-f", "--sql", f"job_name = '{name}' OR job_id = (SELECT MAX(job_id) FROM jobs)")
         if not jobs:
             raise NoInformation("oarstat: it shows nothing, and should show at least the newest job")
-        elements: dict[int, str] = {}
-        for native, job in sorted(jobs.items(), key=lambda item: int(item[0])):
+        return [
+            (int(job.get("array_index") or 1), native, job)
+            for native, job in sorted(jobs.items(), key=lambda item: int(item[0]))
             # those that OAR submitted again by itself are found through the first, as in a query
-            if job.get("name") == submission.name and not int(job.get("resubmit_job_id") or 0):
-                elements.setdefault(int(job.get("array_index") or 1), native)
-        wanted = len(submission.indexes) or 1
-        if elements and sorted(elements) != list(range(1, wanted + 1)):
-            raise NoInformation(f"oarstat: it shows {len(elements)} of {wanted} jobs {submission.name!r}")
-        return [elements[index] for index in sorted(elements)] or None
+            if job.get("name") == job_name and not int(job.get("resubmit_job_id") or 0)
+        ]
 
     def _latest(self, native_ids: Iterable[str]) -> dict[str, Shown]:
         """What OAR says of these jobs, or of those that it runs in their place; without those it does not know."""
@@ -395,5 +280,9 @@ def _chunks(native_ids: Sequence[str]) -> Iterable[Sequence[str]]:
     return (native_ids[start : start + _CHUNK] for start in range(0, len(native_ids), _CHUNK))
 
 
-def _listed(value: object) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [] if value is None else [value]
+def _text(script: str) -> str:
+    """The text of a submission's script; "" if it is gone."""
+    try:
+        return Path(script).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""

@@ -2,6 +2,13 @@
 
 The upper half is pure: directives and the reading of what sbatch, squeue and sacct print. The class at the end runs
 them. A native id is a job id, ``17``, or an array element, ``17_3``.
+
+Options in a launcher's ``[defaults]``, and in the ``options`` of a partition, are sbatch's, by their long names. What a
+task asks for takes their place; ``false`` leaves an option out, whoever asks for it. One more is ours:
+
+* ``gpu_flag`` (default ``--gres=gpu:{type}:{count}``): how GPUs are asked for here. ``{count}`` stands for their number
+  on each node, ``{total}`` for that on all, ``{type}`` for the partition's name for them or, if it says none, for the
+  model that the task names; without either, ``{type}:`` is left out.
 """
 
 from __future__ import annotations
@@ -15,12 +22,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import SubmissionError
+from ..errors import LauncherError, SubmissionError
 from ..resources import ResourceError, Resources, format_duration
 from .base import NoInformation, NoRoom, NotReached, Request, Status, Submission
 from .command import Answer, Commands, CommandScheduler, SharedText
 from .pyslurm_query import Pyslurm, Row
 
+#: how GPUs are asked for, where the launcher does not say
+GPU_FLAG = "--gres=gpu:{type}:{count}"
 #: ids on one command line; sites wrap sacct and limit its line
 _CHUNK = 500
 #: `-` for characters that Slurm's listings or file patterns would stumble over
@@ -124,21 +133,35 @@ def directive(option: str, value: object) -> str:
     return f"#SBATCH --{option}={text}"
 
 
-def gpu_request(request: Request) -> str | None:
-    """The value of ``--gres`` for the GPUs asked for, per node."""
+def gpu_request(request: Request, flag: object = GPU_FLAG) -> tuple[str, str] | None:
+    """sbatch's option for the GPUs asked for, and its value.
+
+    :param flag: how GPUs are asked for here
+    :raises LauncherError: that is no option with a value that says how many
+
+    >>> gpu_request(Request("job", Resources(gpus=2, nodes=3), gpu_type="a100"), "--gpus={type}:{total}")
+    ('gpus', 'a100:6')
+    """
     count = request.resources.gpus
     if not count:
         return None
-    model = request.resources.gpu_model or request.gpu_type
-    return f"gpu:{model}:{count}" if model else f"gpu:{count}"
+    found = re.fullmatch(r"--(gres|gpus|gpus-per-node)=([^{}]*(?:\{(?:type|count|total)\}[^{}]*)*)", str(flag))
+    if not found or ("{count}" not in found[2] and "{total}" not in found[2]):
+        hint = f"write it as one of these: {GPU_FLAG}, --gpus-per-node={{count}}, --gpus={{total}}"
+        raise LauncherError(f"gpu_flag cannot be {flag!r:.80}", hint=hint)
+    model = request.gpu_type or request.resources.gpu_model or ""
+    text = found[2] if model else found[2].replace("{type}:", "").replace("{type}", "")
+    return found[1], text.format(type=model, count=count, total=count * request.resources.node_count)
 
 
 def options_of(request: Request) -> dict[str, object]:
-    """All of sbatch's options for a request, the launcher's defaults first and the task's own wishes over them."""
-    resources = request.resources
-    options: dict[str, object] = {"job-name": _UNSAFE.sub("-", request.name)[:60], **request.options}
-    if request.partition:
-        options["partition"] = request.partition
+    """All of sbatch's options for a request, the launcher's defaults first and the task's own wishes over them.
+
+    :raises LauncherError: the ``gpu_flag`` is not understood
+    """
+    resources, given = request.resources, request.merged()
+    flag = given.pop("gpu_flag", GPU_FLAG)
+    options: dict[str, object] = {"job-name": _UNSAFE.sub("-", request.name)[:60], **given}
     if resources.cores:
         options["cpus-per-task"] = resources.cores
     if resources.memory:
@@ -148,18 +171,20 @@ def options_of(request: Request) -> dict[str, object]:
     if resources.nodes and resources.nodes > 1:
         options["nodes"] = resources.nodes
     if resources.tasks_per_node:
+        options.setdefault("nodes", 1)  # or they might be spread over several
         options["ntasks-per-node"] = resources.tasks_per_node
-    gpus = gpu_request(request)
+    gpus = gpu_request(request, flag)
     if gpus:
         for other in ("gpus", "gpus-per-node", "gpus-per-task", "gres"):
             options.pop(other, None)
-        options["gres"] = gpus
+        options[gpus[0]] = gpus[1]
     if request.warning and "signal" not in options:
         options["signal"] = f"B:USR2@{request.warning}"
     log = request.log.replace("%", "%%")
     if request.array and not log.startswith("/"):
         log = "%a.log"
-    return {**options, "output": log, "error": log, "open-mode": "append"}
+    options.update(output=log, error=log, **{"open-mode": "append"})
+    return {name: value for name, value in options.items() if given.get(name) is not False and value is not False}
 
 
 def amounts(resources: Resources) -> dict[str, str]:
@@ -322,6 +347,7 @@ class Slurm(CommandScheduler):
     arrays = True
     copies_script = True
     corresponds = True
+    starter = "srun"
 
     def __init__(self, workspace: str, commands: Commands | None = None, pyslurm: Pyslurm | None = None) -> None:
         super().__init__(workspace, commands)
@@ -333,7 +359,7 @@ class Slurm(CommandScheduler):
 
     @classmethod
     def default_amounts(cls, options: Mapping[str, Any]) -> Resources:
-        duration, memory = options.get("time"), options.get("mem")
+        duration, memory = options.get("time") or None, options.get("mem") or None
         if isinstance(memory, int) or str(memory).isdigit():
             memory = f"{memory}M"  # Slurm's own unit
         try:
@@ -354,7 +380,7 @@ class Slurm(CommandScheduler):
 
     @classmethod
     def directives(cls, request: Request) -> list[str]:
-        return [directive(option, value) for option, value in options_of(request).items() if value is not False]
+        return [directive(option, value) for option, value in options_of(request).items()]
 
     def submit(self, submission: Submission) -> list[str]:
         argv = [

@@ -42,7 +42,7 @@ def check_name(name: str) -> str:
 
 def note_jobs(root: Path, name: str, script: str, jobs: Mapping[str, dict[str, Any]]) -> None:
     """Add a run's jobs to its experiment; two runs at once do not lose each other's."""
-    from filelock import FileLock  # lists need none
+    from filelock import FileLock  # with asyncio and more: for whoever writes only
 
     folder = root / "experiments" / check_name(name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ daemons, and the SQL that fills the database. Each instance has all of it for it
     oar/Almighty     the server with shorter pauses
 
 The nodes claim 2 GPUs and 8 cores each. Nothing confines a job to them: OAR would need control groups. So what a job
-leaves behind when it is killed, outside its process tree, lives on, and `oarsh` does not work.
+leaves behind when it is killed, outside its process tree, lives on. And the nodes do not reach the database: what
+`oarsh` would ask `oarstat` there, the name of the job's control group, a script tells it.
 """
 
 from __future__ import annotations
@@ -50,6 +51,13 @@ HEAL = """\
 #!/bin/sh
 cat >/dev/null
 (sleep 1; /usr/sbin/oarnodesetting -n --sql "state='Suspected'" -s Alive) </dev/null >/dev/null 2>&1 &
+"""
+
+
+#: instead of `oarstat -fj JOB` for oarsh
+CPUSET_NAME = """\
+#!/bin/sh
+echo "    cpuset_name = ${OARDO_USER}_$2"
 """
 
 
@@ -96,6 +104,7 @@ JOBDEL_WALLTIME="120"
 ENERGY_SAVING_INTERNAL="no"
 USERS_ALLOWED_HOLD_RESUME="yes"
 OARSTAT_DEFAULT_OUTPUT_FORMAT=2
+OARSH_OARSTAT_CMD="/etc/oar/cpuset-name"
 """
 
 
@@ -121,6 +130,7 @@ def prepare(root: Path, key: str, public_key: str) -> None:
         make_directory(root / part)
     write_file(root / "etc/oar/oar.conf", oar_conf(root), "oar", 0o600)
     write_file(root / "etc/oar/heal", HEAL, mode=0o755)
+    write_file(root / "etc/oar/cpuset-name", CPUSET_NAME, mode=0o755)
     write_file(root / "oar/Almighty", impatient((PACKAGED / "Almighty").read_text()), mode=0o755)
     write_file(root / "log/oar.log", "", "oar")
     ssh = {"id_ed25519": key, "config": SSH_CONFIG, "authorized_keys": f'environment="OAR_KEY=1" {public_key}\n'}

@@ -1,5 +1,7 @@
 """Fixtures of the tests of what can go wrong: `rig`, a cluster of their own, `desk`, `standins` for its commands.
 
+They are about Slurm, unless a test says `sites.only`, or is for both.
+
 The cluster is the one of `tests/cluster`, under another name: daemons of it are stopped and its nodes die here. It
 forgets ended jobs after seconds, as large sites do after minutes.
 """
@@ -17,10 +19,10 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "cluster")]
 
 from desk import REPOSITORY, Desk  # noqa: E402
-from faults import Standins, slurm_is_well  # noqa: E402
+from faults import Standins, oar_is_well, slurm_is_well  # noqa: E402
 from rig import Rig  # noqa: E402
 from rig_machine import build_wheel  # noqa: E402
-from sites import SITES  # noqa: E402
+from sites import SITES, Site  # noqa: E402
 
 #: seconds for which Slurm remembers an ended job
 MIN_JOB_AGE = 5
@@ -50,20 +52,27 @@ def rig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
 
 
 @pytest.fixture
-def desk(rig: Rig, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    """A place for this test alone, on alice's laptop and on the cluster; Slurm is well before and after."""
-    slurm_is_well(rig)
-    desk = Desk(rig, request.node.name, SITES["slurm"])
+def site(request: pytest.FixtureRequest) -> Site:
+    """The cluster with Slurm, or the one that the test names."""
+    return SITES[getattr(request, "param", "slurm")]
+
+
+@pytest.fixture
+def desk(rig: Rig, site: Site, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """A place for this test alone, on alice's laptop and on the cluster; the scheduler is well before and after."""
+    is_well = slurm_is_well if site.scheduler == "slurm" else oar_is_well
+    is_well(rig)
+    desk = Desk(rig, request.node.name, site)
     desk.launcher()
     yield desk
-    slurm_is_well(rig)
+    is_well(rig)
     desk.clear()
 
 
 @pytest.fixture
 def standins(desk: Desk) -> Iterator[Standins]:
-    """Commands that stand before Slurm's own on the login node, and note each call."""
-    bashrc = desk.rig.home("login") / ".bashrc"
+    """Commands that stand before the scheduler's own on the login node, and note each call."""
+    bashrc = desk.rig.home(desk.site.front) / ".bashrc"
     standins = Standins(desk)
     try:
         bashrc.write_text(f"PATH={standins.folder}:$PATH\n")

@@ -1,4 +1,4 @@
-"""What the tests of faults share: stand-ins for Slurm's commands, processes to kill, Slurm as it should be."""
+"""What the tests of faults share: stand-ins for commands, processes to kill, schedulers as they should be."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from rig import Rig
 from rig_config import NODES, PRIVATE_NODES
 from rig_machine import is_in
 
-COMMANDS = ("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo")
 #: tasks that each append a line to the workspace's file `runs`, so that a second run shows
 COUNTED = """
 import os, sys, time
@@ -62,14 +61,16 @@ WORDS = sorted([*(f"root-{n}" for n in range(10)), *(f"twin-{n}" for n in range(
 
 
 class Standins:
-    """Commands on the login node's PATH before Slurm's own; unless told otherwise they note the call and pass it on.
+    """Commands on the login node's PATH before the scheduler's own.
+
+    Unless told otherwise they note the call and pass it on.
 
     :ivar folder: where they are, as the login node sees it
     """
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
-        self.real = dict(zip(COMMANDS, desk.on_login("which", *COMMANDS).split()))
+        self.real = dict(zip(desk.site.commands, desk.on_login("which", *desk.site.commands).split()))
         self.notes = desk.write_there("calls", "", 0o666)
         self.folder = str(Path(desk.write_there("bin/none", "")).parent)
         self.clear()
@@ -87,7 +88,7 @@ class Standins:
 
     def clear(self, *commands: str) -> None:
         """Pass on these commands' calls again, or all."""
-        for command in commands or COMMANDS:
+        for command in commands or self.real:
             self.set(command, "")
         with contextlib.suppress(FileNotFoundError):
             (self.desk.there / "once").rmdir()
@@ -102,6 +103,21 @@ class Standins:
         found = Counter(path.read_text().split())
         path.write_text("")
         return found
+
+
+def oar_is_well(rig: Rig) -> None:
+    """Start what is stopped, and have the nodes take jobs."""
+    dead = [name for name in ("postgres", "almighty") if not rig.pid(name)]
+    if dead:
+        rig.start(*dead)
+
+    def is_well() -> bool:
+        if not rig.oar_sql("SELECT 1 FROM resources WHERE state <> 'Alive' OR next_state <> 'UnChanged'"):
+            return True
+        rig.exec("oarfront", ["/usr/sbin/oarnodesetting", "-n", "--sql", "state <> 'Alive'", "-s", "Alive"], "root")
+        return False
+
+    wait_for(is_well, "the nodes to take jobs")
 
 
 def on_slurm(rig: Rig, *argv: str) -> str:
@@ -170,14 +186,14 @@ def finish(driver: subprocess.Popen[str], seconds: float = 90) -> str:
         pytest.fail(f"not over after {seconds} s:\n{driver.communicate()[0]}")
 
 
-def agents(rig: Rig) -> list[int]:
-    """The agents on the login node, and nothing that they called."""
-    return [pid for pid in processes(rig, "login", "b64decode") if Path(f"/proc/{pid}/comm").read_text()[:2] != "sh"]
+def agents(rig: Rig, host: str = "login") -> list[int]:
+    """The agents on a login node, and nothing that they called."""
+    return [pid for pid in processes(rig, host, "b64decode") if Path(f"/proc/{pid}/comm").read_text()[:2] != "sh"]
 
 
-def connections(rig: Rig) -> list[int]:
-    """The ends of alice's connections on the login node."""
-    return processes(rig, "login", "sshd: alice")
+def connections(rig: Rig, host: str = "login") -> list[int]:
+    """The ends of alice's connections on a login node."""
+    return processes(rig, host, "sshd: alice")
 
 
 def runs(folder: Path) -> list[str]:
@@ -187,12 +203,19 @@ def runs(folder: Path) -> list[str]:
 
 
 def submitted(desk: Desk) -> Counter[str]:
-    """How many jobs, array elements each on its own, Slurm has ever had of each folder of the workdir."""
+    """How many jobs, array elements each on its own, there have ever been of each folder of the workdir."""
+
+    def below(path: str) -> str:
+        return path.partition(f"/{desk.folder}")[2].strip("/").split("/")[0]
+
+    if desk.site.scheduler == "oar":
+        where = f"launching_directory LIKE '%/{desk.folder}%'"
+        return Counter(map(below, desk.rig.oar_sql(f"SELECT launching_directory FROM jobs WHERE {where}").split()))
     found: dict[str, str] = {}
     accounted = desk.on_login("sacct", "-nXP", "-S", "now-3hours", "-o", "JobID,WorkDir")
     queued = desk.on_login("squeue", "-har", "-t", "all", "-o", "%i|%Z")
     for line in [*accounted.splitlines(), *queued.splitlines()]:
         native, folder = line.split("|", 1)
         if f"/{desk.folder}" in folder and "[" not in native:
-            found[native] = folder.partition(f"/{desk.folder}")[2].strip("/").split("/")[0]
+            found[native] = below(folder)
     return Counter(found.values())

@@ -65,6 +65,12 @@ class StandIn(Scheduler):
             raise SubmissionError("Invalid partition name specified", where="sbatch")
         if what == "die before":
             raise Crash
+        if what == "accept a part":
+            (self.cluster / f"{submission.token}.part").touch()
+            raise NoInformation(TIMED_OUT)
+        if what == "accept a part, die":
+            (self.cluster / f"{submission.token}.part").touch()
+            raise Crash
         if what.startswith(("accept", "die after")):
             with (self.cluster / submission.token).open("a") as file:
                 file.write("submitted\n")
@@ -82,6 +88,8 @@ class StandIn(Scheduler):
         self.looked_for.append(submission.token)
         if self.is_deaf:
             raise NoInformation("squeue: slurm_load_jobs error: Unable to contact slurm controller")
+        if (self.cluster / f"{submission.token}.part").exists():  # every other element
+            return [native * (place % 2) for place, native in enumerate(self.natives(submission))]
         return self.natives(submission) if (self.cluster / submission.token).exists() else None
 
     def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:

@@ -480,12 +480,9 @@ def test_launchers(call, nobodys_home):
     (own / "mine.toml").write_text('scheduler = "local"\n')
     try:
         found = {one["name"]: one for one in json.loads(call("launchers", "--json").out)}
-        assert {name: one["whose"] for name, one in found.items()} == {
-            "local": "shipped",
-            "mine": "user",
-            "oar": "shipped",
-            "slurm": "shipped",
-        }
+        whose = {name: one["whose"] for name, one in found.items()}
+        assert {"local", "oar", "slurm", "lumi", "g5k-lille"} <= whose.keys()
+        assert whose == {**dict.fromkeys(whose, "shipped"), "mine": "user"}
         assert call("launchers", "show", "mine").out == f'# {own}/mine.toml\nscheduler = "local"\n'
         assert "mine" in call("launchers").out
         (own / "mine.toml").write_text('schedular = "local"\n')

@@ -19,12 +19,13 @@ from typing import Any
 
 import pytest
 
-from experimaestro_hpc.agent.main import BOOTSTRAP
 from experimaestro_hpc.agent.pack import Packer
+from experimaestro_hpc.agent.start import BOOTSTRAP
 from experimaestro_hpc.connectors.openssh import OpenSshChannel
 from experimaestro_hpc.driver import client as client_module
 from experimaestro_hpc.driver import ship
-from experimaestro_hpc.driver.client import Client, Deadline, LocalClient, RemoteClient, agent_command, answer_of
+from experimaestro_hpc.driver.client import Client, Deadline, RemoteClient, agent_command, answer_of
+from experimaestro_hpc.driver.client_here import LocalClient
 from experimaestro_hpc.errors import ConnectionFailed, LauncherError, WorkspaceError, XpmError
 
 JOB = "test.say/" + "ab" * 8
@@ -196,7 +197,7 @@ def test_the_package_is_shipped_once(connect, home, shipment):
 def test_what_is_shipped_is_what_is_installed(connect, home, shipment):
     connect("~/fresh").hello()
     lib = home / "fresh" / shipment.folder
-    with zipfile.ZipFile(io.BytesIO(shipment.data)) as archive:
+    with zipfile.ZipFile(io.BytesIO(shipment.zip())) as archive:
         expected = {name: archive.read(name) for name in archive.namelist()}
     assert {name: (lib / name).read_bytes() for name in expected} == expected
     assert not any(part in name for name in expected for part in ("driver", "cli", "connectors", "web"))

@@ -19,7 +19,7 @@ from experimaestro_hpc.agent.layout import Layout
 from experimaestro_hpc.agent.unpack import unpack
 from experimaestro_hpc.config.objects import Task
 from experimaestro_hpc.driver import ship
-from experimaestro_hpc.driver.client import LocalClient
+from experimaestro_hpc.driver.client_here import LocalClient
 from experimaestro_hpc.driver.launcher import Connector, Launcher, Mirror
 from experimaestro_hpc.driver.mirror import pack, pull, write_here
 from experimaestro_hpc.driver.monitor import Monitor
@@ -37,7 +37,7 @@ class Pair:
 
     def __init__(self, root: Path, mirror: Mirror) -> None:
         self.laptop, self.cluster = Layout(root / "laptop"), Layout(root / "cluster")
-        self.client = LocalClient(self.cluster.root, "local", ship.Shipment("0", b"PK\5\6" + b"\0" * 18))
+        self.client = LocalClient(self.cluster.root, "local", ship.Shipment("0", {}))
         launcher = Launcher("gate", "local", "~/xpm", Connector("ssh", "gate"), mirror=mirror)
         self.session: Any = SimpleNamespace(
             is_here=False,
@@ -266,6 +266,9 @@ class Client:
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.sent: list[str] = []
 
+    def begin(self) -> None:
+        """As if it were connected."""
+
     def call(self, operation: str, *, body: Any = None, size: int = 0, **arguments: Any) -> Any:
         self.calls.append((operation, arguments))
         if body is not None:
@@ -336,6 +339,30 @@ def test_what_somebody_else_has_submitted_meanwhile_keeps_its_files(pair, monito
     round_of(pair, client, A, B, C).run(monitor)
     assert pair.here(B) == {"job.json": b'{"theirs": 1}'}
     assert pair.here(C).keys() == {"params.json", "job.json", "job.sh"}, "nothing of it is here: ours are the same"
+
+
+def test_nobody_is_asked_about_what_is_done_and_here(pair, monitor, tmp_path):
+    client = Client({A: "done", B: "done"}, {})
+    round_of(pair, client, A, B).run(monitor)  # what comes back by itself is noted here for the first time
+    assert [name for name, _ in client.calls] == ["survey", "fetch"]
+    (settings,) = (pair.laptop.internal / "mirror").iterdir()
+    later = tmp_path / "later"
+    later.touch()
+    while later.stat().st_ctime <= settings.stat().st_ctime:  # the file system's clock ticks slowly
+        later.touch()
+    for job in (A, B):
+        marker = pair.laptop.job(job) / "say.done"
+        marker.parent.mkdir(parents=True)
+        marker.write_text('{"state": "done", "ended": 7}')
+    client = Client({}, {})
+    round_of(pair, client, B, earlier=(A,), B="A").run(monitor)
+    assert client.calls == []
+    assert "1 jobs on gate (local on gate): 1 done before" in said(monitor)
+    assert monitor.states == {job: {"state": "done", "ended": 7} for job in (A, B)}
+    client = Client({A: "done", B: "done", C: "done"}, {})
+    round_of(pair, client, A, B, C).run(monitor)
+    assert [name for name, _ in client.calls] == ["survey", "fetch"], "C is not here"
+    assert client.calls[1][1]["jobs"].keys() == {C}
 
 
 def test_nothing_to_do(pair, monitor):
@@ -499,7 +526,7 @@ def test_a_file_that_changed_between_two_attempts_is_sent_anew(pair):
 def test_two_who_send_the_same_at_once(pair):
     made_here(pair)
     first = pair.client.call("prepare", token="same")
-    other = LocalClient(pair.cluster.root, "local", ship.Shipment("0", b"PK\5\6" + b"\0" * 18))
+    other = LocalClient(pair.cluster.root, "local", ship.Shipment("0", {}))
     second = other.call("prepare", token="same")
     assert first["token"] == "same" != second["token"]
 

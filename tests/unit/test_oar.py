@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,22 +19,14 @@ from typing import Any
 import pytest
 
 from experimaestro_hpc.driver.script import ScriptJob, Scripts
+from experimaestro_hpc.driver.why_oar import why_waiting
 from experimaestro_hpc.errors import SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import scheduler_class
 from experimaestro_hpc.schedulers.base import NoInformation, Request, Status, Submission
 from experimaestro_hpc.schedulers.command import Answer, Commands
-from experimaestro_hpc.schedulers.oar import (
-    Oar,
-    arguments,
-    coded,
-    directive,
-    job_status,
-    parse_directives,
-    parse_jobs,
-    parse_submitted,
-    successor,
-)
+from experimaestro_hpc.schedulers.oar import Oar, job_status, parse_jobs, parse_submitted, successor
+from experimaestro_hpc.schedulers.oar_request import arguments, coded, directive, parse_directives
 from experimaestro_hpc.schedulers.slurm import job_name
 
 ROOT = Path(__file__).parents[2]
@@ -105,9 +98,16 @@ def test_alternatives_of_the_launcher_are_kept() -> None:
                     "p": "cluster = 'x' OR drain='N'",
                 }
             },
-            ["#OAR --property (cluster = 'x' OR drain='N') AND (gpu_mem >= 24576) AND (mem >= 1024)"],
+            [
+                "#OAR --property (cluster = 'x' OR drain='N') AND (gpu_mem >= 24576) AND (mem >= 1024)",
+                "# memory is asked for as mem, counted in M",
+            ],
         ),
-        ("mem=1.5G", {"options": {"memory_property": "mem", "memory_unit": "G"}}, ["#OAR --property mem >= 2"]),
+        (
+            "mem=1.5G",
+            {"options": {"memory_property": "mem", "memory_unit": "G"}},
+            ["#OAR --property mem >= 2", "# memory is asked for as mem, counted in G"],
+        ),
         ("any", {"options": {"property": ["a=1", "b=2"]}}, ["#OAR --property (a=1) AND (b=2)"]),
         (
             "gpu(mem=24G) & cores=4 & mem=64G",
@@ -145,6 +145,43 @@ def test_other_options() -> None:
         "#OAR --hold",
     ]
     assert asked(options={"hold": False, "partition": "q"})[1:] == ["#OAR --queue q"]
+
+
+@pytest.mark.parametrize(
+    ("options", "types", "checkpoint", "signal"),
+    [
+        ({}, ["idempotent"], "60", "12"),
+        ({"t": "besteffort"}, ["besteffort", "idempotent"], "60", "12"),
+        ({"type": ["idempotent", "allowed=x"]}, ["idempotent", "allowed=x"], "60", "12"),
+        ({"checkpoint": 300, "signal": 10}, ["idempotent"], "300", "10"),
+    ],
+)
+def test_a_task_that_goes_on_is_warned_and_idempotent(
+    options: dict[str, Any], types: list[str], checkpoint: str, signal: str
+) -> None:
+    found = parse_directives("#!\n" + "\n".join(Oar.directives(request(options=options, warning=60))))
+    assert [value for option, value in found if option == "type"] == types
+    assert (dict(found)["checkpoint"], dict(found)["signal"]) == (checkpoint, signal)
+
+
+@pytest.mark.parametrize(
+    ("options", "duration"),
+    [
+        ({}, None),
+        ({"walltime": "2"}, 7200),
+        ({"walltime": "0:30"}, 1800),
+        ({"walltime": "0:1:30"}, 90),
+        ({"l": "/nodes=1/core=2,walltime=3"}, 10800),
+        ({"resource": "core=2", "walltime": "1"}, 3600),
+        ({"resource": ["core=2,walltime=3", "core=4,walltime=2:30"]}, 9000),
+        ({"resource": ["core=2,walltime=3", "core=4"]}, None),
+        ({"walltime": "soon"}, None),
+        ({"walltime": 0}, None),
+        ({"bogus": 1}, None),
+    ],
+)
+def test_default_amounts(options: dict[str, Any], duration: int | None) -> None:
+    assert Oar.default_amounts(options) == Resources(duration=duration)
 
 
 @pytest.mark.parametrize(
@@ -253,6 +290,52 @@ def test_arguments_of_an_array(
     assert [word for word in argv if word.startswith("--array")] == ([array] if array else [])
     assert argv.count("--resource=core=2,walltime=0:1:0") == resources
     assert argv[-1] == f"exec '/w/a b/array.sh' {call}"
+
+
+ASKED = SCRIPT + "#OAR --property (a=1) AND (mem >= 1024)\n# memory is asked for as mem, counted in M\n"
+
+
+@pytest.mark.parametrize(
+    ("changes", "script", "expected"),
+    [
+        ({"resources": Resources(duration=5400)}, SCRIPT, ["--resource=core=2,walltime=1:30:0"]),
+        ({"resources": Resources(memory="2G")}, ASKED, ["--property=(a=1) AND (mem >= 2048)"]),
+        (
+            {"resources": Resources(memory="2G")},
+            ASKED.replace("mem >= 1024", "omem >= 1"),
+            ["--property=((a=1) AND (omem >= 1)) AND (mem >= 2048)"],
+        ),
+        (
+            {"resources": Resources(memory="1G")},
+            SCRIPT + "# memory is asked for as m, counted in G\n",
+            ["--property=m >= 1"],
+        ),
+        (
+            {"avoid": ["o1", "o-2.site.org", "o'3"]},
+            SCRIPT,
+            [
+                "--property=(NOT (network_address = 'o1' OR network_address LIKE 'o1.%')) AND "
+                "(NOT (network_address = 'o-2' OR network_address LIKE 'o-2.%'))"
+            ],
+        ),
+        ({"resources": Resources()}, ASKED, ["--property=(a=1) AND (mem >= 1024)", "--resource=core=2,walltime=0:1:0"]),
+    ],
+)
+def test_arguments_of_a_later_attempt(changes: dict[str, Any], script: str, expected: list[str]) -> None:
+    argv = arguments(submission(**changes), script)
+    assert [word for word in argv if word in expected or word.startswith("--property")] == expected
+
+
+def test_a_later_attempt_may_begin_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1795401206.0)
+    monkeypatch.setattr("time.localtime", time.gmtime)
+    argv = arguments(submission(delay=60.0), SCRIPT)
+    assert "--type=postpone=2026-11-23 02:34:26" in argv
+
+
+def test_more_memory_that_nobody_can_be_asked_for_is_refused() -> None:
+    with pytest.raises(SubmissionError, match="memory_property"):
+        arguments(submission(resources=Resources(memory="2G")), SCRIPT)
 
 
 def test_an_array_keeps_its_only_dependency_even_without_directives() -> None:
@@ -472,7 +555,8 @@ def test_live_jobs(fields: dict[str, Any], expected: Status | None) -> None:
         (12, [TERMINATE, SARKO], "timeout", 140, "killed by signal 12"),
         (12, [TERMINATE, event("CHECKPOINT", "User oar (metasched) requested a checkpoint")], "preempted", 140, "kill"),
         (12, [TERMINATE, event("CHECKPOINT", "User alice requested a checkpoint")], "exit", 140, "killed by signal 12"),
-        (25344, [TERMINATE, SARKO], "exit", 99, "exit status 99"),
+        (25344, [TERMINATE, SARKO], "timeout", 99, "exit status 99"),  # it wanted to go on, and OAR did not
+        (25344, [TERMINATE], "exit", 99, "exit status 99"),
         (None, [TERMINATE], "lost", None, "OAR does not know how it ended"),
     ],
 )
@@ -596,9 +680,10 @@ RESUBMITTED = shown(
 def test_query_follows_a_job_that_oar_submitted_again() -> None:
     again = shown(6, state="Running", resubmit_job_id=1)
     scheduler, fake = oar(listing(RESUBMITTED, shown(3)), listing(again))
-    assert {native: status.state for native, status in scheduler.query(["1", "3"]).items()} == {
-        "1": "running",
-        "3": "queued",
+    found = scheduler.query(["1", "3"])
+    assert {native: (status.state, status.native) for native, status in found.items()} == {
+        "1": ("running", "6"),
+        "3": ("queued", ""),
     }
     assert fake.asked[1:] == [["oarstat", "-J", "-f", "--sql", "job_id IN (6)"]]
     scheduler, _ = oar(listing(RESUBMITTED), "")
@@ -648,7 +733,7 @@ def test_find() -> None:
     assert scheduler.find(submission()) == ["7"]
     (argv,) = fake.asked
     where = "job_name = 'say-t0ken' OR job_id = (SELECT MAX(job_id) FROM jobs)"
-    assert argv == ["oarstat", "-J", "--sql", where]
+    assert argv == ["oarstat", "-J", "-f", "--sql", where]
     scheduler, fake = oar(listing(NEWEST))
     scheduler.find(submission(name="it's"))
     assert fake.asked[0][-1].startswith("job_name = 'it''s' OR")
@@ -672,10 +757,108 @@ def test_find_nothing_needs_the_newest_job_as_a_proof() -> None:
         scheduler.find(submission())
 
 
-def test_find_of_a_part_of_an_array_is_no_answer() -> None:
-    scheduler, _ = oar(listing(shown(11), NEWEST))
-    with pytest.raises(NoInformation, match="1 of 2"):
-        scheduler.find(submission(indexes=[0, 1]))
+def test_find_waits_for_an_oarsub_that_is_still_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    first, second = shown(11), shown(12, array_index=2)
+    scheduler, _ = oar(
+        listing(first, NEWEST), listing({**first, "state": "Hold"}, {**second, "state": "Hold"}), listing(first, second)
+    )
+    assert scheduler.find(submission(indexes=[0, 1])) == ["11", "12"]
+
+
+@pytest.mark.parametrize(
+    ("jobs", "found", "deleted"),
+    [
+        ([shown(11)], ["11", "", ""], []),
+        ([shown(12, array_index=2, state="Error")], ["", "12", ""], []),
+        ([shown(11), shown(12, array_index=2, state="Hold")], ["11", "", ""], ["12"]),
+        ([shown(11, state="Hold"), shown(12, array_index=2, state="Hold")], ["", "", ""], ["11", "12"]),
+        # somebody holds it
+        ([shown(11, state="Hold", events=[event("HOLD_WAITING_JOB")])], ["11", "", ""], []),
+    ],
+)
+def test_find_what_an_oarsub_has_left_that_was_killed(
+    monkeypatch: pytest.MonkeyPatch, jobs: list[Any], found: list[str], deleted: list[str]
+) -> None:
+    monkeypatch.setattr("experimaestro_hpc.schedulers.oar._LATE", -1.0)
+    said = "".join(f"Deleting the job = {native} ...REGISTERED.\n" for native in deleted)
+    scheduler, fake = oar(listing(*jobs, NEWEST), said)
+    assert scheduler.find(submission(indexes=[0, 1, 2])) == found
+    assert fake.asked[1:] == ([["oardel", *deleted]] if deleted else [])
+
+
+def test_find_spares_what_was_to_be_held(tmp_path: Path) -> None:
+    (tmp_path / "job.sh").write_text("#!/bin/bash\n#OAR --hold\n")
+    scheduler, fake = oar(listing(shown(11, state="Hold"), NEWEST))
+    assert scheduler.find(submission(script=str(tmp_path / "job.sh"))) == ["11"]
+    assert len(fake.asked) == 1
+
+
+# --- Why a job waits
+
+
+def test_explain() -> None:
+    job = shown(
+        8,
+        message="Cannot determine scheduling time due to dependency with the job 7",
+        dependencies=[7, 9],
+        types=["besteffort"],
+        queue="default",
+        scheduledStart=1795401267,
+    )
+    scheduler, _ = oar(listing(job), listing(shown(7, state="Running")))
+    words = scheduler.explain("8")
+    assert words.pop("scheduledStart").startswith("2026-11-23 ")
+    assert words == {
+        "state": "Waiting",
+        "message": "Cannot determine scheduling time due to dependency with the job 7",
+        "queue": "default",
+        "types": "besteffort",
+        "dependencies": "7 Running, 9 unknown",
+    }
+    scheduler, _ = oar("")
+    with pytest.raises(NoInformation):
+        scheduler.explain("8")
+
+
+KARMA = "R=1,W=0:1:0,J=B,N=quota (Karma=0.000,quota_ok)"
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence", "advice"),
+    [
+        ({"state": "Hold"}, "it is held", "oarresume 17"),
+        ({"state": "Launching"}, "it is being started", ""),
+        ({"state": "Waiting"}, "has not looked at it yet", ""),
+        ({"state": "Waiting", "message": "R=1,W=2:0:0,J=B"}, "has not looked at it yet", ""),
+        ({"dependencies": "7 Running"}, "it waits for other jobs (7 Running)", ""),
+        ({"dependencies": "7 unknown"}, "can never start", "kill it"),
+        (
+            {"message": "No enough matching resources (no_matching_slot)", "properties": "gpu_mem > 9"},
+            "none of the resources that are up now can give what it asks for (No enough",
+            'oarnodes --sql "gpu_mem > 9"',
+        ),
+        ({"message": "Cannot find enough resources for job 17"}, "none of the resources", "oarnodes"),
+        ({"message": KARMA, "scheduledStart": "2026-11-23 02:34:26"}, "other jobs have the resources", ""),
+        ({"message": KARMA, "scheduledStart": "2026-11-23 02:34:26"}, "start at 2026-11-23 02:34:26", ""),
+        (
+            {"types": "postpone=2026-11-23 02:34:26", "message": KARMA, "scheduledStart": "2026-11-23 02:34:27"},
+            "may start only later",
+            "",
+        ),
+        (
+            {"types": "postpone=2026-11-23 02:34:26", "message": KARMA, "scheduledStart": "2026-11-23 04:00:00"},
+            "other jobs have",
+            "",
+        ),
+        ({"message": "no enough Tokens: x (1 < 2)"}, "it waits for a licence (no enough", ""),
+        ({"message": "something new", "queue": "q"}, "(something new); asked for queue=q", ""),
+    ],
+)
+def test_why(words: dict[str, str], sentence: str, advice: str) -> None:
+    found = why_waiting(words, "17")
+    assert sentence in found[0]
+    assert advice in found[1] and bool(advice) == bool(found[1])
 
 
 # --- Scripts
@@ -698,6 +881,10 @@ def rendered(name: str) -> str:
             ),
             None,
         ),
+        "resumable": (
+            ScriptJob("oar", request("gpu * 1 & duration=1h", warning=120), "say", "python3", ".xpm/lib/0"),
+            None,
+        ),
         "array": (
             ScriptJob("oar", request("cores=2", array=True), "say", "python3", ".xpm/lib/0"),
             {**{number: f"jobs/say/{number}" for number in range(6)}, 6: f"jobs/{HOSTILE}/6"},
@@ -707,7 +894,7 @@ def rendered(name: str) -> str:
     return Scripts([ROOT / "templates"]).render(job, array)
 
 
-@pytest.mark.parametrize("name", ["plain", "hostile", "array"])
+@pytest.mark.parametrize("name", ["plain", "hostile", "array", "resumable"])
 def test_golden_scripts(name: str) -> None:
     path, text = GOLDEN / f"oar-{name}.sh", rendered(name)
     if os.environ.get("XPM_HPC_GOLDEN") == "new":

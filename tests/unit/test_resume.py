@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -187,6 +188,75 @@ def test_without_the_command(workspace):
     ended = job.run(PATH="/nowhere", SLURM_JOB_ID="17")
     assert (ended.returncode, job.marker["reason"]) == (1, "timeout")
     assert "cannot be started again" in ended.stderr
+
+
+# --- OAR starts it again under a new id, if it ends with 99
+
+
+def on_oar(*, run_for: float = 100.0, walltime: float = 1000.0, native: str = "17") -> dict[str, str]:
+    """The environment of a job that OAR has run for some seconds."""
+    return {
+        "OAR_JOB_ID": native,
+        "XPM_HPC_IDEMPOTENT": "1",
+        "OAR_JOB_WALLTIME_SECONDS": str(walltime),
+        "XPM_HPC_END_TIME": str(time.time() + walltime - run_for),
+    }
+
+
+STOPS = {"what": "raise GracefulTimeout('x')"}
+
+
+def test_oar_is_asked_to_start_the_job_again(workspace, wait_until):
+    job = workspace.job("Resume", {"what": SAVES}, retry=RETRY)
+    process = started(job, wait_until, **on_oar())
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(LONG) == 99
+    assert (job.text("saved"), job.markers) == ("its time limit is near", [])
+
+
+def test_oar_starts_no_job_again_before_a_minute_has_passed(workspace):
+    job = workspace.job("Resume", STOPS, retry=RETRY)
+    before = time.monotonic()
+    assert job.run(**on_oar(run_for=61.5)).returncode == 99
+    assert time.monotonic() - before > 1.0
+
+
+@pytest.mark.parametrize(
+    ("environ", "policy"),
+    [
+        (on_oar(run_for=30, walltime=62), RETRY),  # its time ends before the minute does
+        ({**on_oar(), "XPM_HPC_IDEMPOTENT": ""}, RETRY),
+        ({"OAR_JOB_ID": "17", "XPM_HPC_IDEMPOTENT": "1"}, RETRY),
+        (on_oar(), {"timeout": {"times": 0}}),
+    ],
+)
+def test_when_oar_would_not(workspace, environ, policy):
+    job = workspace.job("Resume", STOPS, retry=policy)
+    assert job.run(**environ).returncode == 1
+    assert job.marker["reason"] == "timeout"
+
+
+def test_oars_new_jobs_are_counted(workspace):
+    """OAR keeps no count; each start knows the one before."""
+    job = workspace.job("Resume", STOPS, retry={"timeout": {"times": 2}}, attempt=4)
+    assert [job.run(**on_oar(native=native)).returncode for native in ("17", "23", "31")] == [99, 99, 1]
+    assert job.marker["attempt"] == 6
+    assert [(one["attempt"], one["native_id"]) for one in job.record["attempts"]] == [(4, "17"), (5, "23")]
+
+
+def test_the_same_job_of_oars_is_no_restart(workspace):
+    job = workspace.job("Resume", {"what": "pass"})
+    job.write("progress.json", {"attempt": 1, "native_id": "17"})
+    assert job.run(**on_oar()).returncode == 0
+    assert (job.marker["attempt"], "attempts" in job.record) == (1, False)
+
+
+def test_a_task_that_ends_with_99_itself_is_not_started_again_by_oar(workspace):
+    job = workspace.job("Plain", {"what": "sys.exit(99)"})
+    assert job.run(**on_oar()).returncode == 1
+    assert (job.marker["exit_code"], job.marker["reason"]) == (99, "exit")
+    other = workspace.job("Plain", {"what": "sys.exit(99)"}, identifier="0" * 8)
+    assert other.run().returncode == 99
 
 
 # --- Ended by the scheduler: preempted, or cancelled

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from experimaestro_hpc.driver.data import shipped_data
+from experimaestro_hpc.driver.environment import Environment
 from experimaestro_hpc.driver.script import ScriptJob, Scripts, Stage, quoted
 from experimaestro_hpc.errors import SubmissionError, TemplateError
 from experimaestro_hpc.resources import Resources
@@ -276,10 +277,18 @@ def test_the_users_templates_win_and_may_build_on_the_shipped_ones(tmp_path):
     [
         ("#!/bin/bash\n\n{% if %}", "slurm.sh.j2, line 3", "the template is broken"),
         ("{{ name", "slurm.sh.j2, line 1", "the template is broken"),
-        ("{{ nmae }}", "slurm.sh.j2", "'nmae' is undefined"),
-        ("{{ request.nmae }}", "slurm.sh.j2", "has no attribute 'nmae'"),
-        ('{% extends "jbo.sh.j2" %}', "templates", "no template 'jbo.sh.j2'"),
+        ("#\n{{ nmae }}", "slurm.sh.j2, line 2", "'nmae' is undefined"),
+        ("{{ request.nmae }}", "slurm.sh.j2, line 1", "has no attribute 'nmae'"),
+        ('\n{% extends "jbo.sh.j2" %}', "slurm.sh.j2, line 2", "no template 'jbo.sh.j2'"),
         ("{{ name | nofilter }}", "slurm.sh.j2, line 1", "No filter named 'nofilter'"),
+        ("{% block setup %}\n{{ 1 / 0 }}{% endblock %}", "slurm.sh.j2, line 2", "ZeroDivisionError: division by zero"),
+        (
+            '{% extends "slurm.sh.j2" %}\n{% block setup %}\n\n{{ setup + 1 }}{% endblock %}',
+            "slurm.sh.j2, line 4",
+            "TypeError: can only concatenate list",
+        ),
+        ('{% include "slurm.sh.j2" %}\n{{ nmae }}', "slurm.sh.j2, line 2", "'nmae' is undefined"),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "slurm.sh.j2, line 1", "the template goes round and round"),
     ],
 )
 def test_a_broken_template_is_told_with_its_place(tmp_path, text, where, what):
@@ -287,6 +296,38 @@ def test_a_broken_template_is_told_with_its_place(tmp_path, text, where, what):
         own(tmp_path, slurm=text).render(PLAIN)
     assert caught.value.where.endswith(where)
     assert what in caught.value.what
+
+
+@pytest.mark.parametrize("base", ["slurm.sh.j2", "shipped/slurm.sh.j2"])
+def test_a_template_builds_on_the_shipped_one_of_its_own_name(tmp_path, base):
+    text = '{% extends "' + base + '" %}{% block setup %}\nulimit -c 0\n{{ super() }}{% endblock %}'
+    mine = own(tmp_path, slurm=text)
+    before, _, after = mine.render(PLAIN).partition("ulimit -c 0\n")
+    assert before + after == SCRIPTS.render(PLAIN)
+    array = GOLDENS["slurm-array"]
+    assert mine.render(*array) == SCRIPTS.render(*array)
+
+
+def test_a_launcher_names_its_template(tmp_path):
+    text = '{% extends "shipped/slurm.sh.j2" %}{% block setup %}\nulimit -c 0\n{{ super() }}{% endblock %}'
+    mine = own(tmp_path, site=text)
+    rendered = mine.render(replace(PLAIN, template="site.sh.j2"))
+    assert "ulimit -c 0\n" in rendered and mine.render(PLAIN) == SCRIPTS.render(PLAIN)
+    # the job that builds an environment asks for the same, but needs no Python
+    build = replace(PLAIN, template="site.sh.j2", environment=Environment(manager="uv"), folder="f", is_build=True)
+    assert "#SBATCH --account=project\n" in mine.render(build)
+
+
+def test_a_template_that_is_not_there_says_where_it_was_looked_for(tmp_path):
+    with pytest.raises(TemplateError, match=r"no template 'site\.sh\.j2'") as caught:
+        own(tmp_path).render(replace(PLAIN, template="site.sh.j2"))
+    assert str(tmp_path) in caught.value.hint
+
+
+def test_what_a_users_template_inserts_is_quoted(tmp_path):
+    text = '{% extends "slurm.sh.j2" %}{% block setup %}\necho {{ name }} {{ env.WORDS | upper }}\n{% endblock %}'
+    rendered = own(tmp_path, slurm=text).render(STRANGE)
+    assert f"echo {shlex.quote(HOSTILE)} {shlex.quote(HOSTILE.upper())}\n" in rendered
 
 
 def test_a_scheduler_without_a_template(tmp_path):

@@ -289,3 +289,48 @@ def test_died_anywhere_while_what_was_held_is_submitted(start, tmp_path, deaths)
         if through:
             break
     assert number > 20
+
+
+# --- A submission of which the scheduler has only a part
+
+
+def the_rest_is_submitted(service: Service, scheduler: Any) -> None:
+    """The elements that it has keep their ids; the others are one more call, with a token of its own."""
+    receipts = whole(service.layout, MANY)
+    assert all(one.state == "submitted" and len(one.natives) == len(one.jobs) for one in receipts.values())
+    assert sorted(receipts["t1"].jobs.values()) == MANY[1::2]
+    assert receipts["t1"].natives[MANY[3]] == "t1_3"
+    (other,) = receipts.keys() - {"t1"}
+    assert sorted(receipts[other].jobs.values()) == MANY[0::2]
+    assert scheduler.calls_made[-1][0] == "m0 m2 m4 m6"
+    assert states(service, *MANY) == ["queued"] * 8
+
+
+def test_the_missing_elements_are_submitted(start):
+    service, scheduler = start()
+    scheduler.script = ["accept a part"]
+    answer = send(service, group("t1", MANY))
+    assert sorted(answer["natives"]) == MANY
+    the_rest_is_submitted(service, scheduler)
+    assert [one.split("_")[0] for one in answer["natives"].values()].count("t1") == 4
+
+
+def test_the_missing_elements_are_submitted_by_the_next_run(start):
+    service, scheduler = start()
+    scheduler.script = ["accept a part, die"]
+    with pytest.raises(Crash):
+        send(service, group("t1", MANY))
+    service, scheduler = restart(service)
+    answer = send(service, group("t2", MANY), token="again")
+    assert sorted(answer["attached"]) == MANY[1::2]
+    the_rest_is_submitted(service, scheduler)
+
+
+def test_the_missing_elements_are_submitted_by_whoever_watches(start):
+    service, scheduler = start()
+    scheduler.script = ["accept a part, die"]
+    with pytest.raises(Crash):
+        send(service, group("t1", MANY))
+    service, scheduler = restart(service)
+    service.tender.run(MANY, service.watcher.states(MANY))
+    the_rest_is_submitted(service, scheduler)

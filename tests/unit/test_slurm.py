@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from experimaestro_hpc.errors import SubmissionError
+from experimaestro_hpc.errors import LauncherError, SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import command as command_module
 from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, Request, Status, Submission
@@ -31,6 +31,18 @@ from experimaestro_hpc.schedulers.slurm import (
     ranges,
     used_of,
 )
+
+BAD_FLAGS = [
+    "",
+    "gpus=2",
+    "--gpus",
+    "--gpus=all",
+    "--mem={count}",
+    "--gpus={n}",
+    "--gpus={count",
+    "--gpus={count!r}",
+    4,
+]
 
 #: what sbatch says of each limit, after the line that names it
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
@@ -71,6 +83,13 @@ def test_directive(value, line):
     assert directive("x", value) == f"#SBATCH {line}"
 
 
+@pytest.mark.parametrize("flag", BAD_FLAGS)
+def test_a_gpu_flag_that_is_none(flag):
+    with pytest.raises(LauncherError, match="gpu_flag cannot be") as caught:
+        options_of(request("gpu", options={"gpu_flag": flag}))
+    assert "--gpus-per-node={count}" in caught.value.hint
+
+
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "\0", "\t", ["a", "b\n#SBATCH --uid=0"]])
 def test_a_directive_stays_on_its_line(value):
     with pytest.raises(SubmissionError, match="control character"):
@@ -95,7 +114,7 @@ def test_a_directive_stays_on_its_line(value):
         ("gpu * 4", {}, {"gres": "gpu:4"}),
         ("gpu * 2", {"gpu_type": "h100"}, {"gres": "gpu:h100:2"}),
         ("gpu(model=a100) * 2", {}, {"gres": "gpu:a100:2"}),
-        ("gpu(model=a100)", {"gpu_type": "h100"}, {"gres": "gpu:a100:1"}),
+        ("gpu(model=a100)", {"gpu_type": "A100"}, {"gres": "gpu:A100:1"}),  # as the partition spells it
         ("gpu(mem=24G)", {}, {"gres": "gpu:1"}),
         ("any", {"gpu_type": "h100"}, {}),
         ("any", {"partition": "gpu"}, {"partition": "gpu"}),
@@ -109,6 +128,36 @@ def test_a_directive_stays_on_its_line(value):
         # Slurm refuses these together
         ("mem=4G", {"options": {"mem-per-cpu": "2G"}}, {"mem": "4096M"}),
         ("mem=4G", {"options": {"mem-per-gpu": "2G"}}, {"mem": "4096M"}),
+        # what the partition says, over the launcher
+        ("any", {"partition": "big", "partition_options": {"partition": "gpu"}}, {"partition": "gpu"}),
+        ("any", {"partition": "big", "partition_options": {"partition": False}}, {}),
+        (
+            "any",
+            {"options": {"account": "a", "qos": "q"}, "partition_options": {"account": "b", "constraint": "x&y"}},
+            {"account": "b", "qos": "q", "constraint": "x&y"},
+        ),
+        # false leaves an option out, whoever asks for it
+        ("any", {"options": {"requeue": False}}, {}),
+        ("any", {"options": {"account": "a"}, "partition_options": {"account": False}}, {}),
+        ("any", {"options": {"mem": False}, "partition_options": {"mem": "4G"}}, {"mem": "4G"}),
+        ("mem=4G & cores=2", {"options": {"mem": False}}, {"cpus-per-task": 2}),
+        # forms of the GPU flag
+        ("gpu * 2", {"options": {"gpu_flag": "--gpus-per-node={count}"}}, {"gpus-per-node": "2"}),
+        ("gpu * 2", {"options": {"gpu_flag": "--gres=gpu:{count}"}, "gpu_type": "h100"}, {"gres": "gpu:2"}),
+        ("gpu * 2 & nodes=3", {"options": {"gpu_flag": "--gpus={total}"}}, {"nodes": 3, "gpus": "6"}),
+        (
+            "gpu * 2",
+            {"options": {"gpu_flag": "--gpus={total}", "gpus-per-node": 1}, "gpu_type": "h100"},
+            {"gpus": "2"},
+        ),
+        ("gpu", {"options": {"gpu_flag": "--gpus-per-node={type}:{count}"}}, {"gpus-per-node": "1"}),
+        ("gpu(model=a100)", {"options": {"gpu_flag": "--gpus={type}:{total}"}}, {"gpus": "a100:1"}),
+        (
+            "gpu",
+            {"options": {"gpu_flag": "--gpus=1{total}"}, "partition_options": {"gpu_flag": "--gres=gpu:{count}"}},
+            {"gres": "gpu:1"},
+        ),
+        ("any", {"options": {"gpu_flag": "--gpus={total}"}}, {}),
         # what comes of the log
         ("any", {"log": "100%.err"}, {"output": "100%%.err", "error": "100%%.err"}),
         ("any", {"array": True}, {"output": "%a.log", "error": "%a.log"}),

@@ -291,6 +291,21 @@ def test_a_requeue_is_seen(place, status):
     assert (state["state"], state["host"], state["started"]) == ("running", "node8", STARTED + 3)
 
 
+def test_a_job_that_the_scheduler_has_under_a_new_id(place):
+    """OAR submits some again by itself: it is shown by that id, and what the old start said is of the past."""
+    place.submitted(JOB, "17")
+    place.write(JOB, "progress.json", {"native_id": "17", "host": "node9", "started": STARTED})
+    place.scheduler.answer = {"17": Status("queued", native="23")}
+    state = place.state()
+    assert (state["state"], state["native_id"], state.get("started")) == ("queued", "23", None)
+    place.clock.pass_(5)
+    place.write(JOB, "progress.json", {"native_id": "23", "host": "node8", "started": STARTED + 3, "attempt": 2})
+    place.scheduler.answer = {"17": Status("running", native="23", host="node8")}
+    state = place.state()
+    assert (state["state"], state["native_id"], state["host"], state["attempt"]) == ("running", "23", "node8", 2)
+    assert place.scheduler.asked == [["17"]] * 2
+
+
 def test_an_answer_that_another_process_got_before_the_start_is_no_requeue(place):
     """An answer may be as old as was asked for: not older than the start is what counts."""
     place.submitted(JOB, "17")

@@ -4,6 +4,11 @@
 #OAR --stdout oar.%jobid%.log
 #OAR --stderr oar.%jobid%.log
 
+# When the job's time ends, for remaining_time().
+if [ -n "${OAR_JOB_WALLTIME_SECONDS:-}" ] && [ -z "${XPM_HPC_END_TIME:-}" ]; then
+  export XPM_HPC_END_TIME=$(($(date +%s) + OAR_JOB_WALLTIME_SECONDS))
+fi
+
 # $1 has the indexes of this array's elements, such as 0-2,5; OAR counts them from 1.
 rest=$OAR_ARRAY_INDEX
 for span in ${1//,/ }; do
