@@ -50,7 +50,7 @@ def frames(said: str) -> list[str]:
 
 def shown(text: str) -> list[str]:
     """The lines of a text without what steers the terminal."""
-    for code in ("\x1b[K", "\x1b[J", "\x1b[?25h", "\x1b[?25l", "\x1b[?7l", "\x1b[?7h"):
+    for code in ("^C", "\x1b[K", "\x1b[J", "\x1b[?25h", "\x1b[?25l", "\x1b[?7l", "\x1b[?7h"):
         text = text.replace(code, "")
     return text.splitlines()
 
@@ -71,7 +71,7 @@ def test_it_is_drawn_in_place_and_ctrl_c_leaves_a_clean_terminal(start, made):
     assert screens[-1][-1].startswith("experiment study: 10 done, 1 failed, 19 unscheduled")
     before, _, after = terminal.said.partition(LEAVE)
     assert before.startswith(ENTER) and before.endswith("\x1b[?25h"), "cursor and lines as they were"
-    assert shown(after.replace("^C", "")) == screens[-1], "the last one stays"
+    assert shown(after) == screens[-1], "the last one stays"
 
 
 def test_it_ends_when_all_have_ended(start, made):
@@ -91,7 +91,7 @@ def test_more_jobs_than_lines(start):
     first = shown(frames(terminal.said)[0])
     assert len(first) == 10
     assert first[-2] == "… 14 lines more" and first[-1].startswith("experiment study: ")
-    assert len(shown(terminal.said.partition(LEAVE)[2].replace("^C", ""))) == 23, "all of them afterwards"
+    assert len(shown(terminal.said.partition(LEAVE)[2])) == 23, "all of them afterwards"
 
 
 def test_colours(start):
