@@ -331,9 +331,14 @@ class Service:
         if stream not in ("out", "err"):
             raise WorkspaceError(f"a job has no log {stream!r}")
         path = Path(f"{self.layout.stem(job)}.{stream}")
-        if attempt is not None and attempt != (latest := self.layout.record(job).get("attempt", 1)):
-            path = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
-            if not path.exists():
+        if attempt is not None:
+            earlier = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
+            # what the scheduler has started again by itself is counted by the job
+            known = (self.layout.record(job), self.layout.progress(job), self.layout.marker(job))
+            latest = max(int((one or {}).get("attempt") or 1) for one in known)
+            if earlier.exists():
+                path = earlier
+            elif attempt != latest:
                 raise WorkspaceError(f"no log of attempt {attempt} is there", where=job, hint=f"the latest is {latest}")
         if not path.exists():
             return {"offset": 0, "size": 0}, None
