@@ -151,7 +151,7 @@ def test_this_python_is_among_those_that_are_tried():
 @each_python
 def test_every_module_compiles_and_loads(python, tmp_path):
     """Without site-packages, each in the Python that it will meet; the zip itself is what is imported."""
-    (tmp_path / "lib.zip").write_bytes(build().data)
+    (tmp_path / "lib.zip").write_bytes(build().zip())
     names = sorted(module for module in SHIPPED_MODULES if not module.endswith("__main__"))
     look = f"""
 import sys, importlib, warnings
@@ -352,7 +352,7 @@ def test_an_old_python_says_what_is_wrong(version, tmp_path):
 
 
 def test_what_is_in_the_zip():
-    with zipfile.ZipFile(io.BytesIO(build().data)) as archive:
+    with zipfile.ZipFile(io.BytesIO(build().zip())) as archive:
         assert {name: archive.read(name) for name in archive.namelist()} == FILES
     here = Path(__file__).parents[2] / PACKAGE
     expected = {
@@ -368,6 +368,7 @@ def test_what_is_in_the_zip():
 def test_the_same_files_give_the_same_zip(monkeypatch):
     one, other = build(), build()
     assert one == other
+    assert one.zip() == other.zip()
     assert re.fullmatch(r"\.xpm/lib/[0-9a-f]{16}", one.folder)
     monkeypatch.setitem(build.__globals__, "shipped_files", lambda: {**FILES, "run_task.py": b"pass\n"})
     assert build().digest != one.digest
