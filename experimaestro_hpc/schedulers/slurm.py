@@ -121,13 +121,13 @@ def job_name(name: str, token: str) -> str:
 def directive(option: str, value: object) -> str:
     """One ``#SBATCH`` line; ``True`` gives a flag.
 
-    :raises SubmissionError: a value that does not fit on one line
+    :raises LauncherError: a value that does not fit on one line
     """
     if value is True:
         return f"#SBATCH --{option}"
     text = ",".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
     if any(ord(character) < 32 for character in text):
-        raise SubmissionError(f"option {option!r} has a control character in its value: {text!r}")
+        raise LauncherError(f"option {option!r} has a control character in its value: {text!r}")
     if not _PLAIN.fullmatch(text):
         text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"#SBATCH --{option}={text}"

@@ -92,7 +92,7 @@ def test_a_gpu_flag_that_is_none(flag):
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "\0", "\t", ["a", "b\n#SBATCH --uid=0"]])
 def test_a_directive_stays_on_its_line(value):
-    with pytest.raises(SubmissionError, match="control character"):
+    with pytest.raises(LauncherError, match="control character"):
         directive("x", value)
 
 
