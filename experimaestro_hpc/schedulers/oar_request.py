@@ -39,7 +39,7 @@ from typing import Any
 from ..errors import LauncherError, SubmissionError
 from ..resources import Resources, parse_memory
 from .base import Request, Submission
-from .slurm import ranges
+from .slurm_request import ranges
 
 #: what OAR takes for the path of a log, without the % of its patterns
 _LOG = re.compile(r"[A-Za-z0-9_./-]+")

@@ -27,7 +27,7 @@ from experimaestro_hpc.schedulers.base import NoInformation, Request, Status, Su
 from experimaestro_hpc.schedulers.command import Answer, Commands
 from experimaestro_hpc.schedulers.oar import Oar, job_status, parse_jobs, parse_submitted, successor
 from experimaestro_hpc.schedulers.oar_request import arguments, coded, directive, parse_directives
-from experimaestro_hpc.schedulers.slurm import job_name
+from experimaestro_hpc.schedulers.slurm_request import job_name
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"

@@ -15,22 +15,19 @@ from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import command as command_module
 from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, Request, Status, Submission
 from experimaestro_hpc.schedulers.command import Commands, SharedText, clean_environment
-from experimaestro_hpc.schedulers.slurm import (
-    Slurm,
-    directive,
+from experimaestro_hpc.schedulers.slurm import Slurm
+from experimaestro_hpc.schedulers.slurm_answers import (
     ended_status,
     expand,
-    job_name,
-    options_of,
     parse_accounting,
     parse_queue,
     parse_shown,
     parse_size,
     parse_submitted,
     queue_status,
-    ranges,
     used_of,
 )
+from experimaestro_hpc.schedulers.slurm_request import directive, job_name, options_of, ranges
 
 BAD_FLAGS = [
     "",
