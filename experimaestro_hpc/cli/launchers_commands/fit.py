@@ -22,7 +22,8 @@ from ..options import json_option, print_json, printable
 def fit(resources: str, launcher: str | None, as_json: bool) -> int:
     """Say where a task that asks for RESOURCES would go, why not elsewhere, and what its script would ask for.
 
-    The launcher files tell, your own first; no cluster is asked. The exit status is 1 if nothing fits.
+    The launcher files tell, your own first and the shipped ones in brief; no cluster is asked. The exit status is
+    1 if nothing fits.
 
     \b
     xpm-hpc launchers fit "gpu(mem=40G) * 2"
@@ -30,19 +31,22 @@ def fit(resources: str, launcher: str | None, as_json: bool) -> int:
     """
     asked = Resources.parse(resources)
     if launcher:
-        found = [fitted(launcher_named(launcher), asked)]
+        found = [fitted(launcher_named(launcher), asked) | {"whose": "named"}]
     else:
         found = []
-        for name, path, _ in sorted(all_launchers(), key=lambda one: one[2] != "user"):  # one's own come first
+        for name, path, whose in sorted(all_launchers(), key=lambda one: one[2] != "user"):  # one's own come first
             try:
-                found.append(fitted(read_launcher(path), asked))
+                one = fitted(read_launcher(path), asked)
             except XpmError as error:
-                found.append({"launcher": name, "fits": False, "error": str(error)})
+                one = {"launcher": name, "fits": False, "error": str(error)}
+            found.append(one | {"whose": whose})
     if as_json:
         print_json(found)
     else:
         for one in found:
-            _print(one)
+            _print(one, is_brief=launcher is None and one["whose"] != "user")
+        if launcher is None:
+            print("more of one of them: --launcher NAME")
     return 0 if any(one["fits"] for one in found) else 1
 
 
@@ -53,6 +57,7 @@ def fitted(launcher: Launcher, asked: Resources) -> dict[str, Any]:
         each partition, and ``lacks``), and ``error`` where the scheduler has no way to ask
     """
     from ...schedulers import scheduler_class  # for this command only
+    from ...schedulers.local import gpus_here
 
     considered = [
         {"choice": str(one.choice), "partition": one.partition, "lacks": one.lacks} for one in verdicts(launcher, asked)
@@ -67,6 +72,12 @@ def fitted(launcher: Launcher, asked: Resources) -> dict[str, Any]:
         "considered": considered,
         "error": "",
     }
+    if launcher.scheduler == launcher.connector.type == "local" and not launcher.partitions:
+        there = gpus_here()
+        fit_here = [one for one in asked.choices if one.gpu_count <= there]
+        if not fit_here:
+            return found | {"error": f"this machine has {there} GPUs"}
+        asked = fit_here[0]
     try:
         choice, partition = choose_partition(launcher, asked)
         request = request_for(launcher, "task", choice, partition)
@@ -77,7 +88,8 @@ def fitted(launcher: Launcher, asked: Resources) -> dict[str, Any]:
     return found | {"fits": True, "choice": str(choice), "partition": name, "directives": directives}
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print(found: dict[str, Any], is_brief: bool) -> None:
+    """Print where a task would go; if it is to be brief, on one line."""
     title = f"{found['launcher']} ({found['scheduler']})" if "scheduler" in found else found["launcher"]
     if not found["fits"]:
         _line(f"no    {title}: {found['error']}")
@@ -85,6 +97,8 @@ def _print(found: dict[str, Any]) -> None:
         _line(f"ok    {title}: '{found['choice']}'; no partition is described, so nothing is checked")
     else:
         _line(f"ok    {title}: '{found['choice']}' in {found['partition']}")
+    if is_brief:
+        return
     has_choice = False
     for one in found.get("considered", ()):
         if has_choice and one["choice"] != found["choice"]:
