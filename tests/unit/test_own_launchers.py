@@ -384,3 +384,12 @@ def test_fit_looks_at_all_launchers_and_first_at_ones_own(own, call):
     assert status == 0
     assert titles[:2] == ["bad:", "mine"]
     assert {"local", "slurm", "oar"} <= set(titles)
+
+
+@pytest.mark.parametrize(("there", "choice"), [(0, "cpu(cores=2)"), (1, "gpu"), (4, "gpu * 2")])
+def test_fit_on_this_machine_counts_its_gpus(own, call, monkeypatch, there, choice):
+    monkeypatch.setattr("experimaestro_hpc.schedulers.local.gpus_here", lambda: there)
+    [found] = json.loads(call("fit", "gpu * 2 | gpu | cpu(cores=2)", "--launcher", "local", "--json")[1])
+    assert (found["fits"], found["choice"]) == (True, choice)
+    status, out, _ = call("fit", "gpu * 5", "--launcher", "local")
+    assert (status, f"no    local (local): this machine has {there} GPUs" in out) == (1, True)
