@@ -194,6 +194,8 @@ class Service:
                 check_python(python, host)
             if code:
                 touch(self.layout.code(code))  # so that it is there when the submission comes
+            if environment:
+                touch(self.environments.folder(environment))
             if self.package.parent == self.layout.internal / "lib":
                 touch(self.package)
             return {
@@ -325,13 +327,21 @@ class Service:
         :param stream: ``out`` or ``err``
         :param offset: first byte; negative counts from the end
         :param limit: bytes at most
-        :param attempt: an earlier attempt's, where its log is still there; otherwise the latest one's
+        :param attempt: an earlier attempt's; otherwise the latest one's
+        :raises WorkspaceError: there is no log of that attempt
         """
         if stream not in ("out", "err"):
             raise WorkspaceError(f"a job has no log {stream!r}")
         path = Path(f"{self.layout.stem(job)}.{stream}")
-        if attempt is not None and Path(f"{self.layout.stem(job)}.{attempt}.{stream}").exists():
-            path = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
+        if attempt is not None:
+            earlier = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
+            # what the scheduler has started again by itself is counted by the job
+            known = (self.layout.record(job), self.layout.progress(job), self.layout.marker(job))
+            latest = max(int((one or {}).get("attempt") or 1) for one in known)
+            if earlier.exists():
+                path = earlier
+            elif attempt != latest:
+                raise WorkspaceError(f"no log of attempt {attempt} is there", where=job, hint=f"the latest is {latest}")
         if not path.exists():
             return {"offset": 0, "size": 0}, None
         with path.open("rb") as file:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sized
+
+_IDENTIFIER = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
 def short(job: str) -> str:
@@ -17,8 +20,8 @@ def count_of(jobs: Sized) -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line of a message, cut to what a terminal takes."""
-    line = next(iter(text.strip().splitlines()), "")
+    """The first line of a message, cut to what a terminal takes, with identifiers as :func:`short` has them."""
+    line = _IDENTIFIER.sub(r"\1", next(iter(text.strip().splitlines()), ""))
     return line if len(line) <= 300 else line[:297] + "..."
 
 

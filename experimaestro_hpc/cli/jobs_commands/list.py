@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +62,7 @@ FIT = ("note", "tags", "where", "path", "experiments", "id", "submitted", "ended
 @click.option("--columns", metavar="A,B", help=f"What to show, of: {', '.join(COLUMNS)}.")
 @click.option("--sort", metavar="COLUMN", help="Sort by a column; -COLUMN the other way round.")
 @click.option("-n", "most", type=click.IntRange(1), help="Only so many: the latest, or the first of --sort.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only their ids.")
 @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C or until all have ended.")
 @click.option("--offline", is_flag=True, help="Ask no cluster: show what was last seen.")
 @workdir_option
@@ -71,6 +73,7 @@ def list_(
     columns: str | None,
     sort: str | None,
     most: int | None,
+    quiet: bool,
     watch: bool,
     offline: bool,
     workdir: str | None,
@@ -83,8 +86,10 @@ def list_(
     \b
     xpm-hpc jobs --state failed --since 2d
     xpm-hpc jobs --all --columns job,state,tags --sort -submitted -n 20
+    xpm-hpc jobs --task 'train*' --tag lr=0.1 --watch
+    xpm-hpc jobs --state done --quiet | xargs xpm-hpc jobs path
     """
-    names = _columns(columns)
+    show = partial(_lines, names=_columns(columns), as_json=as_json, quiet=quiet)
     order = _order(sort)
     with opened(workdir) as index, Refresher(index.root) as refresher:
 
@@ -112,9 +117,9 @@ def list_(
             return _Look(views, counts, latest, problems, is_over)
 
         if watch:
-            return _watch(index, look, names, as_json)
+            return _watch(index, look, show)
         found = look()
-        print("\n".join(_lines(index, found, names, as_json)))
+        print("".join(f"{line}\n" for line in show(index, found)), end="")
     return report(found.problems)
 
 
@@ -133,7 +138,7 @@ class _Look(NamedTuple):
     is_over: bool
 
 
-def _watch(index: Index, look: Callable[[], _Look], names: Sequence[str], as_json: bool) -> int:
+def _watch(index: Index, look: Callable[[], _Look], show: Callable[[Index, _Look], list[str]]) -> int:
     """Show it again and again, until all have ended or somebody presses Ctrl-C; a pipe gets what has changed."""
     status, before = 0, None
     try:
@@ -144,7 +149,9 @@ def _watch(index: Index, look: Callable[[], _Look], names: Sequence[str], as_jso
                 news = [[one["id"], one["state"], one["progress"], one["attempt"]] for one in found.views]
                 if screen.is_terminal or news != before:
                     warnings = [line for problem in found.problems for line in as_warning(problem).splitlines()]
-                    screen.show([*_lines(index, found, names, as_json), *([] if as_json else warnings)])
+                    screen.show([*show(index, found), *(warnings if screen.is_terminal else ())])
+                    if not screen.is_terminal:
+                        report(found.problems)
                 before = news
                 if found.is_over:
                     return status
@@ -180,23 +187,26 @@ def _order(text: str | None) -> Any:
     return keys.get(name, COLUMNS[name]), text.startswith("-")
 
 
-def _lines(index: Index, found: _Look, columns: Sequence[str], as_json: bool) -> list[str]:
+def _lines(index: Index, found: _Look, names: Sequence[str], as_json: bool, quiet: bool) -> list[str]:
+    """What is printed of a look."""
     views = found.views
+    if quiet:
+        return [one["id"] for one in views]
     if as_json:
         return [json_text(views)]
     if not index.count():
         return [f"no jobs in {index.root}"]
     lines = []
     if views:
-        names = list(columns) or list(USUAL)
-        rows = [[COLUMNS[name](one) for name in names] for one in views]
+        columns = names or USUAL
+        rows = [[COLUMNS[name](one) for name in columns] for one in views]
         kept = [
             number
-            for number, name in enumerate(names)
-            if columns or name in ("job", "state") or any(row[number] for row in rows)
+            for number, name in enumerate(columns)
+            if names or name in ("job", "state") or any(row[number] for row in rows)
         ]
         cells = [[row[number] for number in kept] for row in rows]
-        lines += table_lines(cells, [names[number] for number in kept], fit=FIT, styles=state_styles)
+        lines += table_lines(cells, [columns[number] for number in kept], fit=FIT, styles=state_styles)
     if found.latest:
         rest = " (all of them: --all)" if len(views) < sum(found.counts.values()) else ""
         lines.append(f"experiment {found.latest}: {in_words(found.counts)}{rest}")
@@ -224,4 +234,5 @@ def _when(one: View) -> str:
 
 
 def _note(one: View) -> str:
-    return first_line(str((one["message"] if one["state"] == "failed" else one["detail"]) or ""))
+    note = (one["message"] if one["state"] == "failed" else one["detail"]) or ""
+    return "" if note in ("Dependency", "None") else first_line(str(note))  # the state says it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,10 @@ import click
 from ...agent.layout import Layout
 from ...driver.refresh import Refresher, look, session_of
 from ...errors import WorkspaceError
+from ...resources import ResourceError, Resources
 from ...workspace.jobs import FINAL, View, by_launcher, last_lines
 from ...workspace.words import short
+from ..complete import complete_jobs
 from ..options import json_option, print_json, print_table, printable, report, workdir_option
 from ..select import Filters, chosen, filter_options, id_argument, ids_argument, opened
 
@@ -47,6 +49,8 @@ def _print_job(root: Path, one: View) -> None:
     for name, value in one.items():
         if name in ("submitted", "started", "ended") and value:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        elif name == "resources" and value:
+            value = _resources(value)
         elif isinstance(value, dict):
             value = ", ".join(f"{key}={item}" for key, item in value.items())
         elif isinstance(value, list):
@@ -61,6 +65,13 @@ def _print_job(root: Path, one: View) -> None:
         print("the end of its log:")
         print("\n".join(f"| {printable(line)}" for line in lines))
     print()
+
+
+def _resources(fields: Mapping[str, Any]) -> str:
+    try:
+        return str(Resources(**fields))
+    except (TypeError, ResourceError):  # of another version
+        return ", ".join(f"{key}={value}" for key, value in fields.items())
 
 
 def _item(item: Any) -> str:
@@ -157,8 +168,8 @@ def path(ids: Sequence[str], filters: Filters, workdir: str | None) -> int:
 
 
 @click.command(name="diff")
-@click.argument("left", metavar="A")
-@click.argument("right", metavar="B")
+@click.argument("left", metavar="A", shell_complete=complete_jobs)
+@click.argument("right", metavar="B", shell_complete=complete_jobs)
 @workdir_option
 @json_option
 def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
@@ -190,7 +201,7 @@ def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
 @json_option
 def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
     """Compare what jobs asked for with what they used, by task, and say what to ask for next time."""
-    from ...workspace.usage import usage_by_task  # for this command only
+    from ...workspace.usage import HEADERS, usage_by_task  # for this command only
 
     with opened(workdir) as index:
         views = chosen(index, ids, filters) if ids or filters else index.views()
@@ -200,6 +211,10 @@ def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bo
     elif not found:
         print("no job that has ended says what it used")
     else:
-        headers = ["task", "jobs", "time asked", "longest", "memory asked", "largest", "cores asked", "busy", "ask for"]
-        print_table([one.row() for one in found], headers)
+        rows = [one.row() for one in found]
+        kept = [
+            number for number, name in enumerate(HEADERS) if name != "GPUs asked" or any(row[number] for row in rows)
+        ]
+        headers = [HEADERS[number] for number in kept]
+        print_table([[row[number] for number in kept] for row in rows], headers, fit=("task",))
     return 0

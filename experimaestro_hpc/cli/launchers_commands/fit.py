@@ -17,35 +17,39 @@ from ..options import json_option, print_json, printable
 
 @click.command(name="fit")
 @click.argument("resources")
-@click.option("--launcher", metavar="L", shell_complete=complete_launchers, help="This launcher only; otherwise all.")
+@click.option(
+    "--launcher", metavar="L", shell_complete=complete_launchers, help="This launcher only; otherwise all your own."
+)
 @json_option
 def fit(resources: str, launcher: str | None, as_json: bool) -> int:
     """Say where a task that asks for RESOURCES would go, why not elsewhere, and what its script would ask for.
 
-    The launcher files tell, your own first and the shipped ones in brief; no cluster is asked. The exit status is
-    1 if nothing fits.
+    The launcher files tell; no cluster is asked. Without --launcher: your own, or those that come with xpm-hpc, in
+    brief, if you have none. The exit status is 1 if nothing fits.
 
     \b
     xpm-hpc launchers fit "gpu(mem=40G) * 2"
     xpm-hpc launchers fit "gpu(model=h100) & duration=4h | cpu(cores=32)" --launcher mycluster
     """
     asked = Resources.parse(resources)
+    known = all_launchers()
+    own = [one for one in known if one[2] == "user"]
+    found = []
     if launcher:
-        found = [fitted(launcher_named(launcher), asked) | {"whose": "named"}]
+        found.append(fitted(launcher_named(launcher), asked))
     else:
-        found = []
-        for name, path, whose in sorted(all_launchers(), key=lambda one: one[2] != "user"):  # one's own come first
+        for name, path, _ in own or known:
             try:
-                one = fitted(read_launcher(path), asked)
+                found.append(fitted(read_launcher(path), asked))
             except XpmError as error:
-                one = {"launcher": name, "fits": False, "error": str(error)}
-            found.append(one | {"whose": whose})
+                found.append({"launcher": name, "fits": False, "error": str(error)})
+    is_brief = not launcher and not own  # there are many of those that ship
     if as_json:
         print_json(found)
     else:
         for one in found:
-            _print(one, is_brief=launcher is None and one["whose"] != "user")
-        if launcher is None:
+            _print(one, is_brief)
+        if is_brief:
             print("more of one of them: --launcher NAME")
     return 0 if any(one["fits"] for one in found) else 1
 
