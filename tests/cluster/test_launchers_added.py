@@ -10,6 +10,7 @@ from desk import HELLOWORLD, Desk, Ended, wait_for
 from rig import LAPTOP_VENV
 from rig_machine import STANDARD_PATH
 from sites import only
+from terminal import Terminal
 
 GB = 1 << 30
 LOOKS = "xpm-hpc-look-*"
@@ -99,6 +100,19 @@ def test_one_connection_and_nothing_but_a_look(desk, user):
     assert log.read_text(errors="replace").count("Accepted publickey") == before + 1
     assert not (desk.there / "deeper").exists()
     assert not (desk.here / "config").exists()
+
+
+@only("slurm", "it is asked before the cluster is")
+def test_a_file_that_is_there_is_replaced_only_if_the_user_says_so(desk, user):
+    mine = desk.write("config/xpm-hpc/launchers/mine.toml", 'scheduler = "local"\n')
+    user("launchers", "add", "mine", "mycluster").error(2, "nobody is there to be asked")
+    environment = {"XDG_CONFIG_HOME": f"/home/{desk.user}/{desk.folder}/config"}
+    for answer, status, scheduler in (("n", 1, "local"), ("y", 0, "slurm")):
+        with Terminal(desk.rig, ["xpm-hpc", "launchers", "add", "mine", "mycluster"], environment) as terminal:
+            terminal.expect("mine.toml? [y/N]")
+            terminal.type(answer)
+            assert terminal.end() == status, terminal.shown
+        assert f'scheduler = "{scheduler}"\n' in mine.read_text()
 
 
 @only("slurm", "hosts and words are the same for both")

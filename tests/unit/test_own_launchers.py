@@ -377,10 +377,23 @@ def test_fit_says_why_not_elsewhere(own, call):
     assert "cores=2" not in out  # the alternatives after the chosen one do not matter
 
 
-def test_fit_looks_at_all_launchers_and_first_at_ones_own(own, call):
+def test_fit_looks_at_ones_own_launchers_or_else_at_those_that_ship(own, call):
     (own / "bad.toml").write_text("schedular = 1")
     status, out, _ = call("fit", "gpu(mem=40G)*2")
     titles = [line.split()[1] for line in out.splitlines() if line[:2] in ("ok", "no")]
-    assert status == 0
-    assert titles[:2] == ["bad:", "mine"]
+    assert (status, titles) == (0, ["bad:", "mine"])
+    for path in own.iterdir():
+        path.unlink()
+    status, out, _ = call("fit", "gpu(mem=40G)*2")
+    titles = [line.split()[1] for line in out.splitlines()[:-1]]  # a line for each
     assert {"local", "slurm", "oar"} <= set(titles)
+    assert out.splitlines()[-1] == "more of one of them: --launcher NAME"
+
+
+@pytest.mark.parametrize(("there", "choice"), [(0, "cpu(cores=2)"), (1, "gpu"), (4, "gpu * 2")])
+def test_fit_on_this_machine_counts_its_gpus(own, call, monkeypatch, there, choice):
+    monkeypatch.setattr("experimaestro_hpc.schedulers.local.gpus_here", lambda: there)
+    [found] = json.loads(call("fit", "gpu * 2 | gpu | cpu(cores=2)", "--launcher", "local", "--json")[1])
+    assert (found["fits"], found["choice"]) == (True, choice)
+    status, out, _ = call("fit", "gpu * 5", "--launcher", "local")
+    assert (status, f"no    local (local): this machine has {there} GPUs" in out) == (1, True)

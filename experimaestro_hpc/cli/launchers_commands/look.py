@@ -17,12 +17,12 @@ from ..options import json_option, print_json, print_look, print_table
 @click.command(name="list")
 @json_option
 def list_(as_json: bool) -> int:
-    """List launchers by name: the scheduler, the host, and where the file is.
+    """List launchers: the scheduler, the host, and where the file is. Your own come first.
 
     A launcher of your own hides a shipped one of the same name.
     """
     found = []
-    for name, path, whose in all_launchers():
+    for name, path, whose in sorted(all_launchers(), key=lambda one: one[2] != "user"):
         row = {"name": name, "scheduler": "", "host": "", "path": str(path), "whose": whose, "error": ""}
         try:
             launcher = read_launcher(path)
@@ -37,7 +37,7 @@ def list_(as_json: bool) -> int:
             (one["name"], one["scheduler"] or "BROKEN", one["host"] or "this machine", one["whose"], one["path"])
             for one in found
         ]
-        print_table(rows, ["launcher", "scheduler", "host", "whose", "file"])
+        print_table(rows, ["launcher", "scheduler", "host", "whose", "file"], fit=["file"])
         for one in found:
             if one["error"]:
                 click.echo(f"error: {one['error']}", err=True)
