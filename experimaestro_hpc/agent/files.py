@@ -5,6 +5,7 @@ Made for folders of many files: one ``lstat`` for each, and no objects for paths
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 import re
@@ -13,15 +14,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Callable
 
 from .layout import Layout
-from .pack import Packer
+from .pack import Packer, hash_of
 from .unpack import is_unfinished, stays_inside
 
 #: what always comes back of a job directory, whatever its size: records and logs, the markers last
 RECORDS = ("job.json", "params.json", "progress.json", "*.out", "*.err", "job.sh")
 MARKERS = ("*.done", "*.failed")
 
-#: size (bytes; of a link, its target's name) and modification time (nanoseconds) by relative name
-Manifest = dict[str, Sequence[int]]
+#: logs, which grow while their job runs
+LOGS = ("*.out", "*.err")
+#: bytes from which on of a log that has grown only what was added is sent
+LONG_LOG = 1 << 16
+
+#: size (bytes; of a link, its target's name) and modification time (nanoseconds) by relative name; see also with_hashes
+Manifest = dict[str, Sequence[Any]]
 
 
 def walk(
@@ -69,13 +75,22 @@ def manifest(directory: str | os.PathLike[str], unfinished: Callable[[str], obje
     }
 
 
-def is_known(status: os.stat_result, known: Sequence[int] | None) -> bool:
+def with_hashes(directory: str | os.PathLike[str], found: Manifest) -> Manifest:
+    """``found`` of a job directory, and of long logs their SHA-256, so that only what is new in them need be sent."""
+    is_log = _matcher(LOGS)
+    for name, (size, mtime) in list(found.items()):
+        if "/" not in name and is_log(name) and size >= LONG_LOG:
+            with contextlib.suppress(OSError), open(f"{os.fspath(directory)}/{name}", "rb") as file:
+                found[name] = (size, mtime, hash_of(file.fileno(), size))
+    return found
+
+
+def is_known(status: os.stat_result, known: Sequence[Any] | None) -> bool:
     """Whether the other side has a file as it is; some file systems keep whole seconds only."""
     if known is None or known[0] != status.st_size:
         return False
-    return known[1] == status.st_mtime_ns or (
-        known[1] % 1_000_000_000 == 0 and known[1] // 1_000_000_000 == status.st_mtime_ns // 1_000_000_000
-    )
+    whole_seconds = known[1] % 1_000_000_000 == 0 and known[1] // 1_000_000_000 == status.st_mtime_ns // 1_000_000_000
+    return bool(known[1] == status.st_mtime_ns or whole_seconds)
 
 
 def as_sent(directory: str, name: str, status: os.stat_result | None) -> tuple[str, os.stat_result] | None:
@@ -101,13 +116,13 @@ def add_changed(
     job: str,
     patterns: Sequence[str],
     max_size: int,
-    have: Mapping[str, Sequence[int]],
+    have: Mapping[str, Sequence[Any]],
 ) -> int:
     """Pack what of a job directory the other side lacks, the markers last; the number of files.
 
     :param patterns: what to take beside records and logs, relative to the job directory
     :param max_size: bytes; larger files are left, unless they are records or logs
-    :param have: what the other side has, by name in the job directory
+    :param have: what the other side has, by name in the job directory; of logs with a hash only what was added is sent
     """
     directory = str(layout.job(job))
     is_wanted, is_record, is_marker = _matcher(patterns), _matcher(RECORDS), _matcher(MARKERS)
@@ -136,7 +151,8 @@ def add_changed(
         if marker:
             markers.append((prefix + name, path, status.st_size))
         else:
-            packer.add_file(prefix + name, path, status.st_size)
+            known = have.get(name, ())
+            packer.add_file(prefix + name, path, status.st_size, (known[0], known[2]) if len(known) > 2 else (0, ""))
     for marked in markers:
         packer.add_file(*marked)
     return count

@@ -142,7 +142,7 @@ def _asked(commands: Commands, argv: list[str], notes: list[str]) -> str:
         notes.append(str(error))
         return ""
     if answer.code:
-        notes.append(f"{' '.join(argv[:3])}: {answer.words or f'exit status {answer.code}'}")
+        notes.append(f"{' '.join(argv[:3])}: {answer.words[:200] or f'exit status {answer.code}'}")
         return ""
     return answer.out
 

@@ -20,6 +20,8 @@ from . import tar
 
 #: bytes; a larger file goes in pieces of this size
 PIECE = 4 << 20
+#: bytes that a smaller file must lack on the disk to go in pieces too, without its holes
+HOLES = 1 << 16
 #: a frame's size for a stream whose length nobody knows yet
 UNKNOWN = -1
 #: how often a file that changes while it is read is tried
@@ -36,6 +38,7 @@ class _Entry(NamedTuple):
     mode: int = 0o644
     kind: bytes = tar.FILE
     problem: str = ""
+    known: tuple[int, str] = (0, "")
 
 
 class _Changed(Exception):
@@ -67,12 +70,16 @@ class Packer:
         self.entries.append(_Entry(name, data=data, mode=mode))
         self.total += len(data)
 
-    def add_file(self, name: str, path: os.PathLike[str] | str, size: int = 0) -> None:
+    def add_file(
+        self, name: str, path: os.PathLike[str] | str, size: int = 0, known: tuple[int, str] = (0, "")
+    ) -> None:
         """Add a file or a link from the disk, which is read when the stream is.
 
         :param size: bytes, for a progress bar
+        :param known: length (bytes) and SHA-256 of the file as the other side has it: if it has only grown since, what
+            was added is enough
         """
-        self.entries.append(_Entry(name, path=os.fspath(path)))
+        self.entries.append(_Entry(name, path=os.fspath(path), known=known))
         self.total += size
 
     def add_folder(self, name: str) -> None:
@@ -93,11 +100,11 @@ class Packer:
     def _blocks(self, progress: Progress | None) -> Iterator[bytes]:
         done = 0
         more: dict[str, object] = {tar.ALL: self.total}
-        for name, path, data, mode, kind, problem in self.entries:
+        for name, path, data, mode, kind, problem, known in self.entries:
             if problem:
                 yield self._problem(name, problem)
             elif path:
-                for blocks in self._file(name, path):
+                for blocks in self._file(name, path, known):
                     yield blocks
                     done += len(blocks)
                     if progress is not None:
@@ -112,7 +119,7 @@ class Packer:
             raise WorkspaceError(f"a file cannot be sent: {problem}", where=name)
         return tar.header(name, more={tar.PROBLEM: problem, tar.PART: part})
 
-    def _file(self, name: str, path: str) -> Iterator[bytes]:
+    def _file(self, name: str, path: str, known: tuple[int, str]) -> Iterator[bytes]:
         """A file as it was at one moment."""
         for _ in range(_ATTEMPTS):
             try:
@@ -125,7 +132,9 @@ class Packer:
                 status = os.fstat(handle)
                 if not stat.S_ISREG(status.st_mode):
                     yield self._problem(name, "it is neither file, folder nor link")
-                elif status.st_size <= PIECE:
+                elif _has_grown(handle, status.st_size, known):
+                    yield from self._pieces(name, handle, status, *known)
+                elif status.st_size <= PIECE and status.st_size - status.st_blocks * 512 < HOLES:
                     data = _read_piece(handle, 0, status.st_size, status)
                     head = tar.header(name, len(data), status.st_mode & 0o777, status.st_mtime_ns)
                     yield b"".join((head, data, tar.padding(len(data))))
@@ -153,11 +162,16 @@ class Packer:
         elif self.strict:
             raise WorkspaceError("a file has vanished before it was sent", where=path)
 
-    def _pieces(self, name: str, handle: int, status: os.stat_result) -> Iterator[bytes]:
+    def _pieces(
+        self, name: str, handle: int, status: os.stat_result, grown_from: int = 0, digest: str = ""
+    ) -> Iterator[bytes]:
         size = status.st_size
         part = part_id(name, size, status.st_mtime_ns)
         start = self._start(part, handle, size)
         more: dict[str, object] = {tar.PART: part, tar.TOTAL: size, tar.FROM: start}
+        if grown_from and not start:
+            start = grown_from
+            more.update({tar.FROM: start, tar.GROWN: digest})
         try:
             for offset, length in _with_end(_data(handle, start, size), size):
                 data = _read_piece(handle, offset, length, status)
@@ -165,6 +179,7 @@ class Packer:
                 head = tar.header(name, length, status.st_mode & 0o777, status.st_mtime_ns, more=more)
                 yield b"".join((head, data, tar.padding(length)))
                 more.pop(tar.FROM, None)
+                more.pop(tar.GROWN, None)
         except _Changed:
             if tar.FROM not in more:
                 yield tar.header(name, more={tar.PROBLEM: "", tar.PART: part})  # forget what has come of it
@@ -176,6 +191,12 @@ class Packer:
         if 0 < length <= size and hash_of(handle, length) == digest:
             return int(length)
         return 0
+
+
+def _has_grown(handle: int, size: int, known: tuple[int, str]) -> bool:
+    """Whether a file begins with what the other side has of it, and that is not all."""
+    length, digest = known
+    return 0 < length < size and hash_of(handle, length) == digest
 
 
 class Stream:

@@ -194,6 +194,8 @@ class Service:
                 check_python(python, host)
             if code:
                 touch(self.layout.code(code))  # so that it is there when the submission comes
+            if environment:
+                touch(self.environments.folder(environment))
             if self.package.parent == self.layout.internal / "lib":
                 touch(self.package)
             return {

@@ -14,8 +14,9 @@ FILE, LINK, FOLDER = b"0", b"2", b"5"
 #: two blocks of zeros: without them a stream is not whole
 END = bytes(2 * BLOCK)
 #: our own keywords: where a piece of a large file begins, the file's size, which state of the file it is, how much of
-#: that the other side has already; why a file does not come; how many bytes will come in all
-OFFSET, TOTAL, PART, FROM = "XPM.offset", "XPM.total", "XPM.part", "XPM.from"
+#: that the other side has already, and with what hash if it is in the file itself; why a file does not come; how many
+#: bytes will come in all
+OFFSET, TOTAL, PART, FROM, GROWN = "XPM.offset", "XPM.total", "XPM.part", "XPM.from", "XPM.grown"
 PROBLEM, ALL = "XPM.problem", "XPM.all"
 #: bytes of a member's keywords; longer ones are no names
 _LONGEST = 1 << 20

@@ -1,4 +1,4 @@
-"""A folder that an agent is shipped to for one look at a cluster. In: a workspace's root. Out: nothing is left."""
+"""A folder that an agent is shipped to for one look at a cluster. In: a workspace. Out: nothing is left of it."""
 
 from __future__ import annotations
 

@@ -8,7 +8,9 @@ beside its place, named by :func:`.pack.part_id`, and is gone on with; where thi
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -19,7 +21,7 @@ from typing import Any
 
 from ..errors import WorkspaceError
 from . import tar
-from .pack import Progress, hash_of
+from .pack import PIECE, Progress, hash_of
 
 #: seconds for which what has come of a file is kept, if nobody asks for the file
 KEPT = 7 * 86400.0
@@ -260,18 +262,21 @@ class _Unpacker:
         try:
             part, offset, total = more[tar.PART], int(more[tar.OFFSET]), int(more[tar.TOTAL])
             start = int(more[tar.FROM]) if tar.FROM in more else None
+            grown = more.get(tar.GROWN, "")
         except (KeyError, ValueError):
             raise tar.BrokenStream("a piece of a file that does not say which") from None
         unfinished = f"{folder}/.{part}.xpm-part"
         if _PART.fullmatch(f".{part}.xpm-part") is None or not 0 <= offset <= offset + member.size <= total:
             raise tar.BrokenStream("a piece of a file that does not say which")
         if start is not None:
-            self._begin(part, start, unfinished)
+            self._begin(part, 0 if grown else start, unfinished)
         known = self.private.get(part) or self.parts.held.get(part)
         if known is None:
             raise tar.BrokenStream("a piece of a file that nothing is known of")
         unfinished, handle = known
         try:
+            if start and grown:
+                _copy_beginning(path, handle, start, grown)
             os.lseek(handle, offset, os.SEEK_SET)
             for data in content:
                 _write(handle, data)
@@ -301,6 +306,22 @@ class _Unpacker:
             path = f"{path}.{self.token}.tmp"
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             self.private[part] = (path, handle)
+
+
+def _copy_beginning(path: str, handle: int, length: int, digest: str) -> None:
+    """Copy the first bytes of a file.
+
+    :raises OSError: they are not those that the sender was told of
+    """
+    done, sha = 0, hashlib.sha256()
+    os.lseek(handle, 0, os.SEEK_SET)
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+        while done < length and (data := file.read(min(PIECE, length - done))):
+            _write(handle, data)
+            sha.update(data)
+            done += len(data)
+    if done < length or sha.hexdigest() != digest:
+        raise OSError(errno.ESTALE, "it has changed meanwhile; try again", path)
 
 
 def _write(handle: int, data: bytes) -> None:

@@ -129,6 +129,8 @@ def _job(session: Session, launcher: Launcher) -> Iterator[Step]:
             if known["seen"] is not None:
                 seen = known["seen"]
                 words = f"{seen['host']} sees the workdir; Python {seen['python']} ({seen['executable']})"
+                if launcher.environment.manager:
+                    words += f", and not that of the environment, which {launcher.environment.manager} builds for tasks"
                 yield Step("job", bool(seen["new_enough"]), words, waited)
                 return
             if known["state"] == "ended":

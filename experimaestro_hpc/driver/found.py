@@ -6,8 +6,9 @@ Every value that the facts do not settle has a comment with the word GUESSED.
 from __future__ import annotations
 
 import json
+import re
 import textwrap
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..resources import format_duration, format_memory
@@ -140,6 +141,9 @@ def _top(found: Found) -> list[str]:
     workdir, folder = workdir_of(found)
     lines = _setting("scheduler", text(found.scheduler["name"]))
     lines += _setting("workdir", text(workdir), f"{_room(folder)}; ~ and $VARIABLES are expanded there")
+    if folder is not found.folders[0]:
+        why = "has little room" if found.folders[0]["is_network"] else "may be this host's own disk"
+        lines += _remark(f"{GUESSED}: here and not in ~, which {why}. Does the site delete old files here?")
     others = [f"{one['spelling']} ({_room(one)})" for one in found.folders if one is not folder]
     if others:
         lines += _remark(f"Other places: {'; '.join(others)}.")
@@ -284,7 +288,7 @@ def _partition(partition: FoundPartition, scheduler: str) -> list[str]:
         words.append("jobs here may be preempted")
     lines = ["[[partitions]]", *_setting("name", text(partition["name"]), "; ".join(words))]
     if len(kinds) > 1:
-        lines += _remark(f"Its nodes differ: {'; '.join(_kind_words(kind) for kind in kinds)}. The largest count here.")
+        lines += _remark(f"Its nodes differ: {'; '.join(_kind_words(kind) for kind in kinds)}. Below: the largest.")
     if partition["max_time"]:
         lines += _setting("max_time", text(format_duration(partition["max_time"])))
     elif scheduler == "oar":
@@ -340,18 +344,11 @@ def guessed_memory(model: str) -> int:
     >>> guessed_memory("NVIDIA A100-SXM4-80GB") >> 30, guessed_memory("A100-SXM4") >> 30, guessed_memory("FakeGPU")
     (80, 40, 0)
     """
-    name = "".join(one for one in model.lower() if one.isalnum())
-    said = [int(one) for one in _numbers_before(name, "gb")]
+    said = re.findall(r"(?<!\d)(\d{1,3}) ?gb", model.lower())
     if said:
-        return said[-1] << 30
+        return int(said[-1]) << 30
+    name = "".join(one for one in model.lower() if one.isalnum())
     return next((size << 30 for word, size in _GPU_MEMORY if word in name), 0)
-
-
-def _numbers_before(name: str, unit: str) -> Iterable[str]:
-    for part in name.split(unit)[:-1]:
-        digits = part[len(part.rstrip("0123456789")) :]
-        if digits and int(digits) <= 256:
-            yield digits
 
 
 def _mirror(found: Found) -> list[str]:

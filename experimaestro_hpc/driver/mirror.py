@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..agent.files import manifest
+from ..agent.files import Manifest, manifest, with_hashes
 from ..agent.pack import Packer, Stream
 from ..agent.unpack import Parts, unpack
 from ..errors import WorkspaceError
@@ -86,7 +86,7 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
         return 0
     session.client.begin()  # goes on while we look at what is here
     with Parts() as parts:
-        have = {job: manifest(session.layout.job(job), parts.take) for job in jobs}
+        have = {job: _manifest(session, job, parts) for job in jobs}
         session.client.receive(
             "fetch",
             take,
@@ -100,6 +100,12 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
         _note_here(session, have)
     _tell(problems, must_come=patterns is not None)
     return len(taken)
+
+
+def _manifest(session: Session, job: str, parts: Parts) -> Manifest:
+    directory = session.layout.job(job)
+    found = manifest(directory, parts.take)
+    return found if session.layout.marker(job) else with_hashes(directory, found)  # logs grow until there is a marker
 
 
 def lacking(session: Session, jobs: Iterable[str]) -> list[str]:

@@ -36,7 +36,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import SubmissionError
+from ..errors import LauncherError, SubmissionError
 from ..resources import Resources, parse_memory
 from .base import Request, Submission
 from .slurm import ranges
@@ -79,7 +79,7 @@ def directives(request: Request) -> list[str]:
     for name in _OPTIONS:
         values = [value for value in _listed(options.get(name)) if value is not False]
         if len(values) > 1 and name not in ("resource", "type"):
-            raise SubmissionError(f"option {name!r} can have only one value", where="oar")
+            raise LauncherError(f"option {name!r} can have only one value", where="oar")
         lines += [directive(name, value) for value in values]
     log = request.log if _LOG.fullmatch(request.log) and not request.array else "oar.%jobid%.log"
     return [*lines, directive("stdout", log), directive("stderr", log), *remarks]
@@ -97,7 +97,7 @@ def default_amounts(options: Mapping[str, Any]) -> Resources:
 def directive(option: str, value: object) -> str:
     """One ``#OAR`` line; ``True`` gives a flag. OAR takes the rest of the line as it is, and knows no quotes.
 
-    :raises SubmissionError: OAR would not take this value, or not as it is
+    :raises LauncherError: OAR would not take this value, or not as it is
     """
     text = str(value)
     if value is True and option == "hold":
@@ -107,20 +107,20 @@ def directive(option: str, value: object) -> str:
         bad = bad or not re.fullmatch("[0-9]+", text)
     # OAR puts some into its SQL unquoted
     if bad or not text or (option in ("queue", "type", "project") and re.search(r"['\\]", text)):
-        raise SubmissionError(f"{text!r} cannot be the value of option {option!r}", where="oar")
+        raise LauncherError(f"{text!r} cannot be the value of option {option!r}", where="oar")
     return f"#OAR --{option} {text}"
 
 
 def options_of(request: Request) -> dict[str, Any]:
     """The launcher's options by their long names, ours with their defaults.
 
-    :raises SubmissionError: one is not known, or not for a launcher to set
+    :raises LauncherError: one is not known, or not for a launcher to set
     """
     given = request.merged("queue", _ALIASES)
     for name in given:
         if name not in (*_OPTIONS, *_OURS):
             hint = f"there are: {', '.join((*_OPTIONS, *_OURS))}"
-            raise SubmissionError(f"option {name!r} cannot be set for OAR", where="oar", hint=hint)
+            raise LauncherError(f"option {name!r} cannot be set for OAR", where="oar", hint=hint)
     return {**_OURS, **{name: value for name, value in given.items() if value is not False}}
 
 

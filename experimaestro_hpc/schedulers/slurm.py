@@ -121,13 +121,13 @@ def job_name(name: str, token: str) -> str:
 def directive(option: str, value: object) -> str:
     """One ``#SBATCH`` line; ``True`` gives a flag.
 
-    :raises SubmissionError: a value that does not fit on one line
+    :raises LauncherError: a value that does not fit on one line
     """
     if value is True:
         return f"#SBATCH --{option}"
     text = ",".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
     if any(ord(character) < 32 for character in text):
-        raise SubmissionError(f"option {option!r} has a control character in its value: {text!r}")
+        raise LauncherError(f"option {option!r} has a control character in its value: {text!r}")
     if not _PLAIN.fullmatch(text):
         text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
     return f"#SBATCH --{option}={text}"
@@ -271,9 +271,13 @@ def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
 
 
 def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Status]:
-    """The jobs in rows of what :data:`ACCOUNTING` names, of those in ``wanted``; memory is that of steps."""
+    """The jobs in rows of what :data:`ACCOUNTING` names, of those in ``wanted``; memory is that of steps.
+
+    A job that fails since a step that its script started was killed for its memory is FAILED for Slurm.
+    """
     found: dict[str, Status] = {}
     largest: dict[str, int] = {}
+    too_large = set()
     names = set(wanted)
     for fields in rows:
         native = fields[0].partition(".")[0]
@@ -281,12 +285,15 @@ def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Sta
             continue
         _, state, exit_code, host, reason, memory, cpu, tres, name = fields
         largest[native] = max(largest.get(native, 0), parse_size(memory))
+        if state == "OUT_OF_MEMORY":
+            too_large.add(native)
         status = ended_status(state, exit_code, host, reason) if native == fields[0] else None
         if status is not None:
             found[native] = replace(status, name=name, used=used_of(cpu, tres))
     for native, status in found.items():
-        if largest[native]:
-            found[native] = replace(status, used={**status.used, "max_rss": largest[native]})
+        used = {**status.used, "max_rss": largest[native]} if largest[native] else status.used
+        reason = "out_of_memory" if status.reason == "exit" and native in too_large else status.reason
+        found[native] = replace(status, used=used, reason=reason)
     return found
 
 

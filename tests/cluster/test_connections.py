@@ -302,6 +302,60 @@ def test_a_master_that_takes_no_more_sessions(ways):
             process.terminate()
 
 
+MANY = """
+import sys
+from experimaestro_hpc import Param, Task, experiment
+
+class Say(Task):
+    word: Param[str]
+
+    def execute(self):
+        print(self.word.upper())
+
+if __name__ == "__main__":
+    with experiment("work-" + sys.argv[1], "mine"):
+        for number in range(3):
+            Say(word=f"{sys.argv[1]} {number}").submit()
+"""
+
+
+def masters(ways: Ways) -> list[Path]:
+    return list((ways.rig.home("laptop") / ".cache/xpm-hpc/ssh").glob("*"))
+
+
+def test_two_drivers_share_a_connection(ways):
+    """Our own: who comes first opens it, and those who come at the same time do not stumble over each other."""
+    ways.desk.launcher("way", host="mycluster", transport="openssh")
+    ways.desk.write("many.py", MANY)
+    assert masters(ways) == []
+    drivers = [ways.desk.start("xpm-hpc", "run", "--launcher", "way", "many.py", "--", name) for name in ("a", "b")]
+    try:
+        told = [driver.communicate(timeout=120)[0] for driver in drivers]
+    finally:
+        for driver in drivers:
+            driver.kill()
+    for driver, name, text in zip(drivers, "ab", told, strict=True):
+        assert driver.returncode == 0, text
+        words = sorted(path.read_text() for path in (ways.desk.here / f"work-{name}").glob("jobs/*/*/say.out"))
+        assert words == [f"{name.upper()} {number}\n" for number in range(3)]
+    assert len(masters(ways)) == 1
+    key = ways.rig.home("laptop") / ".ssh/id_ed25519"
+    away = key.rename(key.with_name("away"))  # so that no other way is open
+    try:
+        assert_up(ways.check("mycluster", "openssh").ok().text)
+        drivers = [ways.desk.start("xpm-hpc", "launchers", "check", "way") for _ in range(2)]
+        for driver in drivers:
+            assert_up(driver.communicate(timeout=60)[0])
+    finally:
+        away.rename(key)
+
+
+def test_a_home_whose_name_is_too_long_for_a_socket(ways):
+    cache = {"XDG_CACHE_HOME": f"/home/alice/{ways.desk.folder}/{'long' * 20}"}
+    assert_up(ways.check("mycluster", "openssh", cache).ok().text)
+    assert masters(ways) == []
+
+
 HANGING = """
 import sys, time
 from pathlib import Path

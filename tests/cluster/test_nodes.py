@@ -60,6 +60,16 @@ class See(Task):
         note("seen", repr([os.environ[name] for name in names] + [os.getcwd(), os.uname().nodename]))
         note("cores", os.environ.get("SLURM_CPUS_PER_TASK"))
 
+class Hold(Task):
+    def execute(self):
+        open("held", "w").close()
+        while True:
+            time.sleep(0.05)
+
+class Gpus(Task):
+    def execute(self):
+        note("gpus", f"{os.uname().nodename} {os.environ.get('CUDA_VISIBLE_DEVICES')}")
+
 if __name__ == "__main__":
     with experiment(sys.argv[1], "ranks"):
         globals()[sys.argv[2]]().submit(
@@ -102,6 +112,25 @@ def test_the_example_meets_on_two_nodes(desk):
     assert (job["state"], job["resources"]["nodes"]) == ("done", 2)
     assert job["progress"] == 1.0
     assert not list(desk.there.glob("jobs/*/*/.*.tmp"))  # they have the environment
+
+
+def test_several_such_tasks_at_once(desk):
+    """They are one array, and each of its elements has processes of its own."""
+    loop = "        for steps in (1, 2, 3):\n            add = Add(steps=steps)"
+    many = ALLREDUCE.replace("        add = Add(steps=10)", loop)
+    assert many != ALLREDUCE
+    desk.write("allreduce.py", many)
+    desk.run("xpm-hpc", "run", "--launcher", desk.launcher(), "allreduce.py", "--", "work").ok()
+    assert sorted(text.split()[-1] for text in desk.results("add.rank3.out")) == ["12", "18", "6"]
+
+
+@only("slurm", "OAR does not copy scripts to nodes that share nothing")
+def test_processes_on_one_node_that_does_not_see_the_workdir(desk):
+    desk.write("allreduce.py", ALLREDUCE.replace("nodes=2 & tasks_per_node=2", "tasks_per_node=2"))
+    launcher = desk.launcher(more='[defaults]\npartition = "private"\n[mirror]\nnodes = "staged"\n')
+    desk.run("xpm-hpc", "run", "--launcher", launcher, "allreduce.py", "--", "work").ok()
+    logs = desk.results("add.out") + desk.results("add.rank1.out")
+    assert [log.splitlines()[-1] for log in logs] == ["total 10", "total 10"]
 
 
 @pytest.mark.parametrize("start", ["", "ssh"])
@@ -192,3 +221,24 @@ def test_nodes_that_do_not_see_the_workdir_are_refused(desk):
     ended = run(desk, "Wait", more='[mirror]\nnodes = "staged"\n')
     ended.error(2, "a task on 2 nodes needs nodes that see the workdir", "nodes = 'shared'")
     assert desk.native_jobs() == {}
+
+
+@only("oar", "Slurm sets the variable itself, on each node")
+def test_each_node_has_its_own_gpus_of_oar(desk):
+    """The first node's first GPU is taken by another job, so that the two nodes give different ones."""
+    run(desk, "Hold", "gpu & duration=5m", detach=True).ok()
+    wait_for(lambda: list(desk.there.glob("jobs/*/*/held")), "the other job")
+    run(desk, "Gpus", "gpu & nodes=2 & tasks_per_node=2 & duration=5m").ok()
+    given = [path.read_text() for path in sorted(desk.there.glob("jobs/*/*/gpus-?"))]
+    assert given == ["o1 1", "o1 1", "o2 0", "o2 0"]
+
+
+@only("slurm", "OAR ends jobs without a word")
+def test_a_resumable_task_that_is_ended_may_save_on_all_nodes(desk):
+    run(desk, "Resume", detach=True).ok()
+    numbers = pids(desk, 2)
+    desk.run("xpm-hpc", "jobs", "kill", "--yes", "--workdir", "work", "ranks.resume").ok()
+    wait_for(lambda: are_gone(numbers), "the processes' end")
+    states = wait_for(lambda: len(found := sorted(desk.there.glob("jobs/*/*/state-?"))) == 2 and found, "their states")
+    assert [path.read_text() for path in states] == ["saved on c1", "saved on c2"]
+    assert desk.markers("done") == []

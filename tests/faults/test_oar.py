@@ -86,7 +86,7 @@ if __name__ == "__main__":
     with experiment(sys.argv[1], "waiting"):
         for word in sys.argv[2:]:
             root = Root(word=word).submit(launcher=word)
-            if word == "held":
+            if word == "busy":
                 Twin(word="child", root=root).submit(launcher=word)
 """
 )
@@ -130,7 +130,7 @@ def test_why_oar_keeps_a_job_waiting(desk: Desk):
         assert last["absent"]["scheduler_says"]["message"] == "No enough matching resources (no_matching_slot)"
         assert "network_address = 'o2'" in last["absent"]["advice"]
         text = desk.run("xpm-hpc", "jobs", "why", "--workdir", "work", ids["child"]).ok().out
-        assert "it waits for " in text and "(held)" in text
+        assert "it waits for " in text and "(queued)" in text
     except AssertionError as error:
         raise AssertionError(str(last)) from error
     finally:

@@ -138,6 +138,13 @@ def test_what_a_survey_has_said_is_there_stays_for_the_submission(layout):
     assert (layout.internal / "code" / OLD).is_dir()
 
 
+def test_an_environment_that_a_survey_has_found_stays_for_the_submission(layout):
+    put(layout.internal, "env/abc/.complete")
+    assert "env/abc" in cleaned(layout, dry_run=True)
+    assert Service(str(layout.root), "local").survey([], environment="abc")["has_environment"]
+    assert "env/abc" not in cleaned(layout)
+
+
 def test_a_removal_that_was_cut_is_finished(layout):
     put(layout.internal, "trash/0123-abc/main.py", old=False)
     assert "trash/0123-abc" in cleaned(layout)

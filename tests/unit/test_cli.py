@@ -492,6 +492,24 @@ def test_launchers(call, nobodys_home):
         (own / "mine.toml").unlink()
 
 
+def test_fit_looks_at_ones_own_launchers_or_at_those_that_ship(call, nobodys_home):
+    asked = "gpu(model=gh200) * 4"
+    found = {one["launcher"]: one["fits"] for one in json.loads(call("launchers", "fit", asked, "--json").out)}
+    assert found["daint"] and not found["lumi"]
+    own = nobodys_home / "config" / "xpm-hpc" / "launchers"
+    own.mkdir(parents=True, exist_ok=True)
+    text = 'scheduler = "slurm"\n[[partitions]]\nname = "a"\n[partitions.options]\npartition = "b"\nqos = "long"\n'
+    (own / "mine.toml").write_text(text)
+    try:
+        ran = call("launchers", "fit", asked, "--json")
+        assert (ran.code, [one["launcher"] for one in json.loads(ran.out)]) == (1, ["mine"])
+        shown = call("launchers", "fit", "cores=4").out
+        assert "mine" in shown and "--partition=b" in shown and "--qos=long" in shown and "daint" not in shown
+        assert call("launchers", "fit", asked, "--launcher", "daint").code == 0
+    finally:
+        (own / "mine.toml").unlink()
+
+
 # --- Pipes and start-up
 
 

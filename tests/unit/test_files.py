@@ -440,6 +440,19 @@ def test_a_sparse_file_stays_sparse(tmp_path, box, ends):
     assert (box / "sparse").stat().st_blocks <= path.stat().st_blocks + 64
 
 
+def test_a_small_file_stays_sparse_too(tmp_path, box):
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.seek(1 << 20)
+        file.write(b"x")
+    packer = Packer()
+    packer.add_file("sparse", path)
+    assert len(packer.finish()[0].read()) < 1 << 16
+    arrive(packer, box)
+    assert filecmp.cmp(path, box / "sparse", shallow=False)
+    assert (box / "sparse").stat().st_blocks <= path.stat().st_blocks
+
+
 class Lost(io.BytesIO):
     """A connection that ends after its last byte."""
 

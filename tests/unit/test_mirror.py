@@ -132,6 +132,65 @@ def test_what_is_new_comes_back(pair):
     assert pair.here(A) == {"job.json": b"{}", "say.out": b"one\ntwo\n", "say.done": b"{}"}
 
 
+LOG = os.urandom(500_000)
+
+
+def bytes_of(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bring back what is new of job A; how many bytes came."""
+    read: list[int] = []
+
+    def counted(stream: Any, *rest: Any) -> list[str]:
+        data = stream.read()
+        read.append(len(data))
+        return unpack(io.BytesIO(data), *rest)
+
+    monkeypatch.setattr("experimaestro_hpc.driver.mirror.unpack", counted)
+    pull(pair.session, [A])
+    assert not [path for path in pair.laptop.root.rglob(".*") if path.is_file()]
+    return sum(read)
+
+
+@pytest.mark.parametrize("added", [b"more", os.urandom(5_000_000)], ids=["little", "much"])
+def test_of_a_log_that_has_grown_only_what_was_added_comes(pair, monkeypatch, added):
+    pair.there(A, job_json="{}", say_out=LOG)
+    assert bytes_of(pair, monkeypatch) > len(LOG)
+    pair.there(A, say_out=LOG + added)
+    assert bytes_of(pair, monkeypatch) < len(added) + 20_000
+    assert pair.here(A)["say.out"] == LOG + added
+    assert bytes_of(pair, monkeypatch) == 0
+    pair.there(A, say_out=LOG + added + b"end", say_done="{}")
+    assert bytes_of(pair, monkeypatch) < 20_000
+    assert pair.here(A)["say.out"] == LOG + added + b"end"
+
+
+@pytest.mark.parametrize("now", [b"another one", LOG[1:] + b"some more", LOG[:400_000], b""])
+def test_a_log_that_was_begun_anew_comes_whole(pair, monkeypatch, now):
+    pair.there(A, job_json="{}", say_out=LOG)
+    pull(pair.session, [A])
+    pair.there(A, say_out=now)
+    assert bytes_of(pair, monkeypatch) > len(now)
+    assert pair.here(A)["say.out"] == now
+
+
+def test_a_log_that_is_another_one_here_meanwhile(pair):
+    pair.there(A, job_json="{}", say_out=LOG)
+    pull(pair.session, [A])
+    pair.there(A, say_out=LOG + b"more")
+    receive = pair.client.receive
+
+    def meanwhile(*arguments: Any, **more: Any) -> Any:
+        (pair.laptop.job(A) / "say.out").write_bytes(LOG[::-1])
+        return receive(*arguments, **more)
+
+    pair.client.receive = meanwhile
+    with pytest.raises(WorkspaceError, match="changed meanwhile"):
+        pull(pair.session, [A])
+    pair.client.receive = receive
+    pull(pair.session, [A])
+    assert pair.here(A)["say.out"] == LOG + b"more"
+    assert not list(pair.laptop.root.rglob("*.xpm-part"))
+
+
 @pytest.mark.parametrize(
     ("patterns", "names"),
     [

@@ -20,7 +20,7 @@ import pytest
 
 from experimaestro_hpc.driver.script import ScriptJob, Scripts
 from experimaestro_hpc.driver.why_oar import why_waiting
-from experimaestro_hpc.errors import SubmissionError
+from experimaestro_hpc.errors import LauncherError, SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import scheduler_class
 from experimaestro_hpc.schedulers.base import NoInformation, Request, Status, Submission
@@ -207,7 +207,7 @@ def test_default_amounts(options: dict[str, Any], duration: int | None) -> None:
     ],
 )
 def test_options_that_oar_would_not_take(options: dict[str, Any]) -> None:
-    with pytest.raises(SubmissionError):
+    with pytest.raises(LauncherError):
         Oar.directives(request(options=options))
 
 

@@ -368,6 +368,7 @@ def test_what_is_in_the_zip():
 def test_the_same_files_give_the_same_zip(monkeypatch):
     one, other = build(), build()
     assert one == other
+    assert one.zip() == other.zip()
     assert re.fullmatch(r"\.xpm/lib/[0-9a-f]{16}", one.folder)
     monkeypatch.setitem(build.__globals__, "shipped_files", lambda: {**FILES, "run_task.py": b"pass\n"})
     assert build().digest != one.digest

@@ -92,7 +92,7 @@ def test_a_gpu_flag_that_is_none(flag):
 
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "\0", "\t", ["a", "b\n#SBATCH --uid=0"]])
 def test_a_directive_stays_on_its_line(value):
-    with pytest.raises(SubmissionError, match="control character"):
+    with pytest.raises(LauncherError, match="control character"):
         directive("x", value)
 
 
@@ -398,12 +398,25 @@ Welcome to sacct
 21.batch|COMPLETED|0:0|node1||9999K|00:00:10|cpu=1|batch
 """
     assert parse_accounting(out, ["17", "18", "19", "20", "21", *ELEMENTS]) == {
-        "17": Status("ended", "", "COMPLETED", 0, "node1", "say-0f0f", {"cpu": 62.0, "max_rss": 1536 * 1024}),
+        "17": Status("ended", "", "COMPLETED", 0, "node1", "say-0f0f", used={"cpu": 62.0, "max_rss": 1536 * 1024}),
         "123_0": Status(
-            "ended", "exit", "FAILED", 1, "node2", "a|b", {"cpu": 86401.5, "gpus": "2", "max_rss": 2048 * 1024}
+            "ended", "exit", "FAILED", 1, "node2", "a|b", used={"cpu": 86401.5, "gpus": "2", "max_rss": 2048 * 1024}
         ),
         "19": Status("ended", "cancelled", "CANCELLED by 1001", 0, "", "x"),
     }
+
+
+def test_a_step_without_memory_explains_why_its_job_failed():
+    """The processes of a task on several nodes are a step."""
+    rows = """\
+17|FAILED|9:0|node1|None||00:00:01||x
+17.batch|FAILED|9:0|node1|||00:00:01||batch
+17.0|OUT_OF_MEMORY|0:125|node[1-2]||9K|00:00:01||python3
+18|COMPLETED|0:0|node1|None||00:00:01||x
+18.0|OUT_OF_MEMORY|0:125|node[1-2]||9K|00:00:01||python3
+"""
+    found = parse_accounting(rows, ["17", "18"])
+    assert (found["17"].reason, found["18"].reason) == ("out_of_memory", "")
 
 
 @pytest.mark.parametrize(

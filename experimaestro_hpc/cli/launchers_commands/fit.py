@@ -17,12 +17,15 @@ from ..options import json_option, print_json, printable
 
 @click.command(name="fit")
 @click.argument("resources")
-@click.option("--launcher", metavar="L", shell_complete=complete_launchers, help="This launcher only; otherwise all.")
+@click.option(
+    "--launcher", metavar="L", shell_complete=complete_launchers, help="This launcher only; otherwise all your own."
+)
 @json_option
 def fit(resources: str, launcher: str | None, as_json: bool) -> int:
     """Say where a task that asks for RESOURCES would go, why not elsewhere, and what its script would ask for.
 
-    The launcher files tell, your own first; no cluster is asked. The exit status is 1 if nothing fits.
+    The launcher files tell; no cluster is asked. Without --launcher: your own, or those that come with xpm-hpc if you
+    have none. The exit status is 1 if nothing fits.
 
     \b
     xpm-hpc launchers fit "gpu(mem=40G) * 2"
@@ -33,7 +36,8 @@ def fit(resources: str, launcher: str | None, as_json: bool) -> int:
         found = [fitted(launcher_named(launcher), asked)]
     else:
         found = []
-        for name, path, _ in sorted(all_launchers(), key=lambda one: one[2] != "user"):  # one's own come first
+        known = all_launchers()
+        for name, path, _ in [one for one in known if one[2] == "user"] or known:
             try:
                 found.append(fitted(read_launcher(path), asked))
             except XpmError as error:

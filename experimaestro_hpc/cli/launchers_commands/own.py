@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from ...connectors.base import has_terminal
 from ...driver.launcher import all_launchers, parse_launcher
 from ...driver.own import checked_name, own_path, read_own, save
 from ...driver.toml_table import did_you_mean
@@ -71,7 +72,7 @@ def _edited(copy: Path, name: str) -> bool:
             return True
         except XpmError as error:
             print(f"error: {error}", file=sys.stderr)
-        if not sys.stdin.isatty() or not click.confirm("edit it again?", default=True):
+        if not has_terminal() or not click.confirm("edit it again?", default=True):
             print(f"the launcher stays as it was; what you wrote is in {copy}", file=sys.stderr)
             return False
 
