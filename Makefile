@@ -6,7 +6,7 @@
 # make test-kill-oar   the same on OAR, 30 rounds (10 minutes)
 # make test-newer-slurm   queries and submissions on Debian sid's Slurm, in a chroot, with and without pyslurm (as root
 #             on Debian): 4 minutes the first time (200 s for the chroot, which takes 1.1 GB), then 30 s
-# make bench  figures: start-up, local tasks, round trips, OAR (ten minutes), files beside rsync, a slow link
+# make bench  figures: start-up, local tasks, lists, round trips, OAR (ten minutes), files beside rsync, a slow link
 # make up, make down   the test clusters of tests/cluster: Slurm, OAR, sshd, a jump host and a laptop on this machine
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
@@ -52,6 +52,7 @@ test-kill-oar: system $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/local_tasks.py
+	$(BIN)/python benchmarks/listing.py
 	$(BIN)/python benchmarks/submission.py
 	$(BIN)/python benchmarks/oar.py
 	$(BIN)/python benchmarks/mirror.py

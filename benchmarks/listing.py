@@ -1,8 +1,8 @@
 """Listing jobs, beside experimaestro's. ``python benchmarks/listing.py [--peer PYTHON] [--jobs 5000 100000]``
 
 Workspaces are written by hand, as their files are when jobs have ended: ten experiments of as many jobs, three in a
-hundred failed. ``--peer`` is a Python with ``experimaestro`` 2.7 installed, in an environment of its own; it makes its
-own workspace of 5,000.
+hundred failed. ``--peer`` is a Python with ``experimaestro`` 2.7 installed, in an environment of its own; its workspace
+has one experiment of 5,000 jobs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from measure import Figures, alternate, once, show
@@ -27,7 +28,7 @@ GOAL = {5_000: 0.3, 100_000: 1.0}
 PEERS_JOBS = 5_000
 PEER = """
 import sys
-from experimaestro import Param, RunMode, Task, experiment
+from experimaestro import Param, Task, experiment
 
 class Train(Task):
     n: Param[int]
@@ -35,9 +36,9 @@ class Train(Task):
         pass
 
 if __name__ == "__main__":
-    with experiment(sys.argv[1], "study", run_mode=RunMode.GENERATE_ONLY):
-        for n in range(int(sys.argv[2])):
-            Train.C(n=n).tag("n", n).submit()
+    with experiment(sys.argv[1], "study") as xp:
+        Train.C(n=1).tag("n", 1).submit()
+        xp.wait()
 """
 
 
@@ -93,7 +94,8 @@ def measure(folder: Path, count: int, times: int, peer: str | None) -> None:
     root = folder / f"work{count}"
     make_workspace(root, count)
     cache = folder / "cache"
-    env = {**os.environ, "XDG_CACHE_HOME": str(cache), "XDG_STATE_HOME": str(folder), "XPM_HPC_WORKDIR": str(root)}
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    env |= {"XDG_CACHE_HOME": str(cache), "XDG_STATE_HOME": str(folder), "XPM_HPC_WORKDIR": str(root)}
     words = {**env, "COMP_CWORD": "3", "_XPM_HPC_COMPLETE": "bash_complete", "COMP_WORDS": "xpm-hpc jobs show 3f"}
 
     def cold() -> Figures:
@@ -123,13 +125,30 @@ def measure(folder: Path, count: int, times: int, peer: str | None) -> None:
     shutil.rmtree(root)
 
 
-def _peer(folder: Path, python: str) -> object:
+def _peer(folder: Path, python: str) -> Callable[[], Figures]:
+    """One job that it has run itself, and as many copies of it under other names."""
     script, root = folder / "peer.py", folder / "peer"
     script.write_text(PEER)
-    argv = [python, str(script), str(root), str(PEERS_JOBS)]
+    argv = [python, str(script), str(root)]
     subprocess.run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    command = str(Path(python).parent / "experimaestro")
-    return lambda: once([command, "jobs", "--workdir", str(root), "list"])
+    (job,) = (root / "jobs").glob("*/*")
+    listed = (root / "experiments/study/current").resolve() / "jobs.jsonl"
+    summary = listed.with_name("status.json")
+    line, status, states = listed.read_text(), (job / ".experimaestro/status.json").read_text(), {job.name: "done"}
+    for number in range(PEERS_JOBS - 1):
+        name = hashlib.sha256(str(number).encode()).hexdigest()
+        copy = job.with_name(name)
+        shutil.copytree(job, copy)
+        (copy / ".experimaestro/status.json").write_text(status.replace(job.name, name))
+        (listed.parent / "jobs" / job.parent.name / name).symlink_to(copy)
+        with listed.open("a") as file:
+            file.write(line.replace(job.name, name))
+        states[name] = "done"
+    summary.write_text(json.dumps({**json.loads(summary.read_text()), "job_states": states}))
+    command = [str(Path(python).parent / "experimaestro"), "jobs", "--workdir", str(root), "list"]
+    count = subprocess.run(command, capture_output=True, text=True, check=True).stdout.count(job.parent.name)
+    assert count == PEERS_JOBS, f"experimaestro lists {count} jobs"
+    return lambda: once(command)
 
 
 def main() -> None:
