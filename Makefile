@@ -3,7 +3,7 @@
 # make check  linters, types and the tests that need no cluster
 # make slow   the slow ones: what can go wrong on a real Slurm, staged nodes, connections, transfers, environments
 # make test-kill   submissions killed at every step, 100 rounds (8 minutes)
-# make test-kill-oar   the same on OAR, 30 rounds (20 minutes)
+# make test-kill-oar   the same on OAR, 30 rounds (10 minutes)
 # make test-newer-slurm   queries and submissions on Debian sid's Slurm, in a chroot, with and without pyslurm (as root
 #             on Debian): 4 minutes the first time (200 s for the chroot, which takes 1.1 GB), then 30 s
 # make bench  figures: start-up, local tasks, round trips, OAR (ten minutes), files beside rsync, a slow link

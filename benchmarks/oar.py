@@ -2,11 +2,13 @@
 
 Needs the test cluster (``make up``); the experiment runs on its laptop host, and oarsub on the front-end, where nothing
 is sent and nothing is fetched. A plain task is one line of Python, and many are one array. Both wait for all results.
+They take turns, and the ratio is the median of those of each turn; `load` is that of the machine, from turn to turn.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -89,16 +91,24 @@ def main() -> None:
         ),
     }
     runs["xpm-hpc"](1, "the package is shipped")
-    print(f"{'seconds, medians':<28}{'submitted':>10}{'results':>10}{'ratio':>8}")
-    for count, times in ((1, 5), (20, 3), (200, 1)):
-        taken = {name: [] for name in runs}
+    print(f"{'seconds, median':<24}{'submitted':>10}{'results':>10}{'from':>8}{'to':>8}{'ratio':>8}   load", flush=True)
+    for count, times in ((1, 5), (20, 3), (200, 2)):
+        taken: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+        loads = []
         for number in range(times):
-            for name, run in runs.items():
-                taken[name].append(run(count, f"{count} {number} {time.time()}"))
-        base = statistics.median(one["results"] for one in taken["plain oarsub"])
+            for name in list(runs)[:: -1 if number % 2 else 1]:
+                taken[name].append(runs[name](count, f"{count} {number} {time.time()}"))
+            loads.append(os.getloadavg()[0])
+        base = [one["results"] for one in taken["plain oarsub"]]
         for name, all_ in taken.items():
-            submitted, results = (statistics.median(one[what] for one in all_) for what in ("submitted", "results"))
-            print(f"{f'{count} by {name}':<28}{submitted:>10.2f}{results:>10.2f}{results / base:>7.2f}x")
+            results = [one["results"] for one in all_]
+            ratio = statistics.median(one / plain for one, plain in zip(results, base, strict=True))
+            submitted = statistics.median(one["submitted"] for one in all_)
+            print(
+                f"{f'{count} by {name}':<24}{submitted:>10.2f}{statistics.median(results):>10.2f}{min(results):>8.2f}"
+                f"{max(results):>8.2f}{ratio:>7.2f}x   {min(loads):.1f} to {max(loads):.1f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

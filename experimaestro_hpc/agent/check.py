@@ -25,6 +25,8 @@ VERSIONS = {"slurm": ["sinfo", "--version"], "oar": ["oarstat", "--version"]}
 #: bytes under which a workspace is nearly full
 LITTLE = 1 << 30
 
+_SERIES = re.compile(r"(\d+)\.(\d+)")
+
 Step = dict[str, Any]
 
 
@@ -58,7 +60,7 @@ def _python(python: str) -> str:
     path, version = _found_python(python)
     if not path:
         return f"{python} is not on this host, and may be on the nodes: looked at with --job"
-    if not version or _is_old(version):
+    if not _is_enough(version):
         raise XpmError(f"{python} is {version or 'no Python'}; tasks need 3.9 or newer")
     return f"{version} ({path})"
 
@@ -72,7 +74,7 @@ def check_python(python: str, host: str) -> None:
         _, version = _found_python(python)
     except XpmError:
         return
-    if version and _is_old(version):
+    if _SERIES.match(version) and not _is_enough(version):
         raise XpmError(
             f"tasks need Python 3.9 or newer, and {python} on {host} is {version}",
             where=f"host {host}",
@@ -87,11 +89,12 @@ def _found_python(python: str) -> tuple[str, str]:
         return "", ""
     # the last word: what a user has Python do when it starts may print before
     words = _output([path, "-c", "import sys; print('%d.%d.%d' % sys.version_info[:3])"]).split()
-    return path, words[-1] if words and re.fullmatch(r"\d+(\.\d+)+", words[-1]) else ""
+    return path, words[-1] if words else ""
 
 
-def _is_old(version: str) -> bool:
-    return tuple(int(part) for part in version.split(".")[:2]) < (3, 9)
+def _is_enough(version: str) -> bool:
+    found = _SERIES.match(version)
+    return found is not None and (int(found[1]), int(found[2])) >= (3, 9)
 
 
 def _version(scheduler: Scheduler) -> str:

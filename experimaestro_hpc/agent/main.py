@@ -10,6 +10,7 @@ import sys
 from typing import IO
 
 from ..errors import ConnectionFailed
+from . import temporary
 from .frames import Body, read_frame, write_frame
 from .service import Service
 
@@ -28,6 +29,8 @@ def main(root: str, scheduler: str, nonce: str) -> None:
         serve(service, nonce, sys.stdin.buffer, answers)
     except (BrokenPipeError, ConnectionFailed, KeyboardInterrupt):
         pass  # the driver has gone
+    finally:
+        temporary.end(root)
 
 
 def serve(service: Service, nonce: str, requests: IO[bytes], answers: IO[bytes]) -> None:

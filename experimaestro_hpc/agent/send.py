@@ -17,7 +17,7 @@ from ..errors import SubmissionError
 from ..runtime.files import write_json
 from ..runtime.parents import words_of_failure
 from ..schedulers.base import NoInformation, NoRoom, NotReached, Scheduler
-from ..schedulers.slurm import job_name
+from ..schedulers.slurm_request import job_name
 from .calls import shortened, split
 from .layout import Layout
 from .receipts import Receipt, look_up

@@ -59,6 +59,7 @@ OPERATIONS = (
     "check_job_start",
     "check_job_look",
     "check_job_end",
+    "look",
     "clean",
 )
 
@@ -164,6 +165,12 @@ class Service:
             self.check_job.end()
             self.check_job = None
         return {}
+
+    def look(self, part: str, **arguments: Any) -> Any:
+        """What a launcher file could say of this cluster; see :mod:`.look`."""
+        from .look import look  # only for this: every agent would load it
+
+        return look(part, **arguments)
 
     def survey(self, jobs: Sequence[str], code: str = "", python: str = "", environment: str = "") -> dict[str, Any]:
         """What is known before a submission: states of the jobs, what is asked; whether code and environment are there.
@@ -320,13 +327,21 @@ class Service:
         :param stream: ``out`` or ``err``
         :param offset: first byte; negative counts from the end
         :param limit: bytes at most
-        :param attempt: an earlier attempt's, where its log is still there; otherwise the latest one's
+        :param attempt: an earlier attempt's; otherwise the latest one's
+        :raises WorkspaceError: there is no log of that attempt
         """
         if stream not in ("out", "err"):
             raise WorkspaceError(f"a job has no log {stream!r}")
         path = Path(f"{self.layout.stem(job)}.{stream}")
-        if attempt is not None and Path(f"{self.layout.stem(job)}.{attempt}.{stream}").exists():
-            path = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
+        if attempt is not None:
+            earlier = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
+            # what the scheduler has started again by itself is counted by the job
+            known = (self.layout.record(job), self.layout.progress(job), self.layout.marker(job))
+            latest = max(int((one or {}).get("attempt") or 1) for one in known)
+            if earlier.exists():
+                path = earlier
+            elif attempt != latest:
+                raise WorkspaceError(f"no log of attempt {attempt} is there", where=job, hint=f"the latest is {latest}")
         if not path.exists():
             return {"offset": 0, "size": 0}, None
         with path.open("rb") as file:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..runtime.files import read_json, write_json
 from ..schedulers.base import Scheduler
-from ..schedulers.slurm import job_name
+from ..schedulers.slurm_request import job_name
 from .layout import Layout
 from .receipts import Receipt, look_up, read_receipt
 from .send import Sender

@@ -12,11 +12,11 @@ import click
 
 from ..agent.service import Service
 from ..driver.client import answer_of
-from ..driver.refresh import by_launcher, refresh, session_of
+from ..driver.refresh import refresh, session_of
 from ..errors import XpmError
-from ..workspace.jobs import load_jobs
-from ..workspace.recent import find_workspace
+from ..workspace.jobs import by_launcher
 from .options import json_option, print_json, print_table, report, workdir_option
+from .select import opened
 
 _HERE = "here"
 
@@ -34,8 +34,8 @@ def command(launchers: tuple[str, ...], dry_run: bool, yes: bool, workdir: str |
     hour stays. Jobs and their results are not touched. A job whose code is gone cannot be tried again with `jobs
     retry`; its script can be run again.
     """
-    root = find_workspace(workdir)
-    views = load_jobs(root)
+    with opened(workdir) as index:
+        root, views = index.root, index.views()
     problems = refresh(root, views)  # those that have ended get their markers
     found: list[dict[str, Any]] = []
     with_something = []

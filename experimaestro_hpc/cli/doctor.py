@@ -40,7 +40,7 @@ def command(as_json: bool) -> int:
 
 def _looks() -> Iterator[tuple[str, Callable[[], str]]]:
     yield "xpm-hpc", lambda: f"{__version__}, Python {sys.version.split()[0]} ({sys.executable})"
-    for package in ("click", "fabric", "paramiko", "jinja2", "tabulate", "filelock", "tqdm"):
+    for package in ("click", "fabric", "paramiko", "jinja2", "filelock", "tqdm"):
         yield package, lambda package=package: importlib.metadata.version(package)  # type: ignore[misc]
     yield "ssh", lambda: shutil.which("ssh") or 'not there: transport = "paramiko" works without'
     yield "git", lambda: shutil.which("git") or "not there: code is taken from the script's folder, without its commit"

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from ..driver.monitor import in_words
 from ..errors import JobsFailed, WorkspaceError
 from ..workspace.index import Index, Query
 from ..workspace.jobs import FINAL, View
+from ..workspace.words import count_of, in_words
 from .complete import complete_experiments
 from .lazy import DefaultGroup
 from .options import date, json_option, print_json, print_table, report, workdir_option
@@ -129,7 +129,7 @@ def attach(name: str | None, workdir: str | None) -> int:
         views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL and job["launcher"]]
         print(f"experiment {one['name']}: {in_words(index.states_of(one['name']))}")
         if not views:
-            return 0
+            return 1 if index.states_of(one["name"]).get("failed") else 0
         sessions = {launcher: refresher.session(launcher) for launcher in {job["launcher"] for job in views}}
         monitor = Monitor(sessions, {job["id"]: job["launcher"] for job in views})
         states = monitor.wait([job["id"] for job in views])
@@ -146,17 +146,20 @@ def attach(name: str | None, workdir: str | None) -> int:
 @workdir_option
 def cancel(name: str | None, yes: bool, workdir: str | None) -> int:
     """End all jobs of an experiment that wait or run."""
-    from .jobs_commands.act import kill_jobs  # for this command only
+    from ..driver.refresh import Refresher  # for this command only
+    from .jobs_commands.act import kill_jobs
 
-    with opened(workdir) as index:
+    with opened(workdir) as index, Refresher(index.root) as refresher:
         one = _named(index, name)
         views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL]
+        report(refresher.refresh(views))
+        views = [job for job in views if job["state"] not in FINAL]
         if not views:
             print(f"no job of experiment {one['name']} waits or runs")
             return 0
-        if not agreed(f"end {len(views)} jobs of experiment {one['name']}", yes):
+        if not agreed(f"end {count_of(views)} of experiment {one['name']}", yes):
             return 1
-        kill_jobs(index.root, views, {job["id"]: job for job in index.views()})
+        kill_jobs(index, refresher, views)
     print(f"experiment {one['name']}: {in_words(Counter(job['state'] for job in views))}")
     return 0
 

@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 
 class LazyGroup(click.Group):
@@ -60,9 +61,19 @@ class DefaultGroup(click.Group):
             args = [args[1], args[0], *args[2:]]
         if args and not args[0].startswith("-") and args[0] not in known:
             return super().parse_args(ctx, args)  # a mistyped command, and no argument of the first one's
-        if not args or args[0] not in (*known, "-h", "--help"):
+        is_typing = ctx.resilient_parsing and not args  # the name of a command, perhaps
+        if not is_typing and (not args or args[0] not in (*known, "-h", "--help")):
             args = [known[0], *args]
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Its commands; the options of the one that is meant when none is named."""
+        if not incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        first = self.get_command(ctx, self.list_commands(ctx)[0])
+        assert first is not None
+        with first.make_context(first.name, [], parent=ctx, resilient_parsing=True) as inner:
+            return first.shell_complete(inner, incomplete)
 
 
 class LazyDefaultGroup(LazyGroup, DefaultGroup):

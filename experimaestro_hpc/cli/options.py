@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from ..errors import XpmError
+from .table import laid_out
 
 workdir_option = click.option(
     "--workdir",
@@ -24,7 +25,14 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 
 def print_json(document: Any) -> None:
     """Print a document for programs."""
-    print(json.dumps(document, indent=1))
+    print(json_text(document))
+
+
+def json_text(document: Any) -> str:
+    """A document for programs: an array with a line for each element, so that `grep` is of use as well."""
+    if isinstance(document, list) and document:
+        return "[\n" + ",\n".join(map(json.dumps, document)) + "\n]"
+    return json.dumps(document, indent=1)
 
 
 def print_table(
@@ -33,35 +41,25 @@ def print_table(
     fit: Sequence[str] = (),
     styles: Callable[[str, str], str] | None = None,
 ) -> None:
-    """Print a table for people.
+    """Print a table for people; see :func:`table_lines`."""
+    print("\n".join(table_lines(rows, headers, fit, styles)))
 
-    :param fit: columns that are cut, in this order, when the terminal is too narrow
+
+def table_lines(
+    rows: Sequence[Sequence[object]],
+    headers: Sequence[str],
+    fit: Sequence[str] = (),
+    styles: Callable[[str, str], str] | None = None,
+) -> list[str]:
+    """The lines of a table for people, as they fit the terminal, if there is one.
+
+    :param fit: columns that are cut, or left out, in this order, when the terminal is too narrow
     :param styles: makes a cell of a column coloured; not asked where there is no terminal, or with ``NO_COLOR``
     """
-    from tabulate import tabulate  # only where there is a table
-
     cells = [[printable(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        cells = fitted(cells, headers, fit, shutil.get_terminal_size().columns)
-        if styles is not None and not os.environ.get("NO_COLOR"):
-            cells = [[styles(name, cell) for name, cell in zip(headers, row)] for row in cells]
-    print(tabulate(cells, headers=headers, disable_numparse=True))
-
-
-def fitted(rows: Sequence[Sequence[str]], headers: Sequence[str], fit: Sequence[str], width: int) -> list[list[str]]:
-    """``rows`` with the columns ``fit`` cut, one after the other, until a line has at most ``width`` characters."""
-    table = [list(row) for row in rows]
-    widths = [max([len(name), *(len(row[number]) for row in table)]) for number, name in enumerate(headers)]
-    for name in fit:
-        over = sum(widths) + 2 * (len(widths) - 1) - width
-        if over <= 0 or name not in headers:
-            continue
-        number = list(headers).index(name)
-        most = max(len(name), 8, widths[number] - over)
-        for row in table:
-            row[number] = row[number] if len(row[number]) <= most else row[number][: most - 1] + "…"
-        widths[number] = min(widths[number], most)
-    return table
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    is_plain = width is None or os.environ.get("NO_COLOR")
+    return laid_out(cells, headers, fit, width, None if is_plain else styles)
 
 
 def state_styles(column: str, cell: str) -> str:
@@ -74,7 +72,8 @@ def state_styles(column: str, cell: str) -> str:
 
 def printable(cell: object) -> str:
     """A cell without what would move the cursor."""
-    return "".join(one if one.isprintable() else "?" for one in str("" if cell is None else cell))
+    text = str("" if cell is None else cell)
+    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
 
 
 def print_look(ok: bool, what: str, words: str) -> None:
@@ -91,5 +90,15 @@ def date(seconds: float | None) -> str:
 def report(problems: Sequence[XpmError]) -> int:
     """Print what went wrong with some launchers; the exit status that it means."""
     for problem in problems:
-        print(f"warning: {problem}\n  shown as it was last seen", file=sys.stderr)
+        print(as_warning(problem), file=sys.stderr)
+    return status_of(problems)
+
+
+def as_warning(problem: XpmError) -> str:
+    """What went wrong with a launcher, for people."""
+    return f"warning: {problem}\n  shown as it was last seen"
+
+
+def status_of(problems: Sequence[XpmError]) -> int:
+    """The exit status that problems with launchers mean."""
     return max((problem.exit_status for problem in problems), default=0)

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import click
 
+from ..driver.refresh import Refresher
 from ..errors import WorkspaceError
 from ..resources import ResourceError, parse_duration
 from ..schedulers.base import STATES
@@ -21,6 +22,7 @@ from ..workspace.index import Index, Query
 from ..workspace.jobs import View, resolve
 from ..workspace.recent import find_workspace
 from .complete import complete_experiments, complete_jobs, complete_launchers
+from .options import report
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,12 @@ class Filters:
 
     def query(self) -> Query:
         """What the index can answer of it."""
-        return Query(self.state, self.experiment, self.launcher, self.since)
+        test = None if self.task is None else partial(fits_task, self.task)
+        return Query(self.state, self.experiment, self.launcher, self.since, fits_task=test)
 
     def fits(self, one: View) -> bool:
-        """Whether a job fits in what the index does not look at."""
-        return (self.task is None or fits_task(self.task, one["task"])) and all(
-            key in one["tags"] and same_value(one["tags"][key], value) for key, value in self.tag
-        )
+        """Whether a job fits in what the index does not look at: its tags."""
+        return all(key in one["tags"] and same_value(one["tags"][key], value) for key, value in self.tag)
 
 
 def fits_task(pattern: str, task: str) -> bool:
@@ -136,27 +137,30 @@ def opened(workdir: str | None) -> Iterator[Index]:
         index.close()
 
 
-def chosen(index: Index, ids: Sequence[str], filters: Filters) -> list[View]:
-    """The jobs that are meant: those that the ids begin, or those that fit the filters.
+def chosen(index: Index, ids: Sequence[str], filters: Filters, refresher: Refresher | None = None) -> list[View]:
+    """The jobs that are meant: those that the ids begin and that fit the filters.
 
+    Filters by state ask the cluster about jobs that have not ended: nothing is done to a job for a state that it has
+    left.
+
+    :param refresher: asks; without one states are as last seen
     :raises WorkspaceError: an id fits no job, or several; or no job is named at all
     """
+    if not (ids or filters):
+        raise WorkspaceError("no job is named", hint="give IDs, or filters such as --state failed; see: xpm-hpc jobs")
+    found = []
     if ids:
         wanted = [one.strip().lower() for one in ids]
         found = resolve(index.views(Query(ids=[one for one in wanted if one])), ids)
-        return [one for one in found if not filters or (filters.fits(one) and _fits_query(one, filters))]
-    if not filters:
-        raise WorkspaceError("no job is named", hint="give IDs, or filters such as --state failed; see: xpm-hpc jobs")
-    return [one for one in index.views(filters.query()) if filters.fits(one)]
-
-
-def _fits_query(one: View, filters: Filters) -> bool:
-    return (
-        (not filters.state or one["state"] in filters.state)
-        and (filters.experiment is None or filters.experiment in one["experiments"])
-        and (filters.launcher is None or filters.launcher in (one["launcher"], Path(one["launcher"] or "").stem))
-        and (filters.since is None or (one["submitted"] or 0) >= filters.since)
-    )
+    if filters:
+        fit = [one for one in index.views(filters.query()) if filters.fits(one)]
+        if filters.state:
+            if refresher is not None:
+                report(refresher.refresh(fit))
+            fit = [one for one in fit if one["state"] in filters.state]
+        named = {one["id"] for one in found}
+        found = [one for one in fit if not ids or one["id"] in named]
+    return found
 
 
 def agreed(what: str, yes: bool) -> bool:

@@ -106,9 +106,13 @@ class Task(Config):
     ...     word: Param[str]
     ...     def execute(self):
     ...         print(self.word.upper())
+
+    ``__xpmresources__`` of a class is what its tasks need unless :meth:`submit` says otherwise; it never counts in the
+    identifier.
     """
 
     if TYPE_CHECKING:
+        __xpmresources__: ClassVar[Any]
         #: ``"none"``: on several nodes it starts its processes itself, so ``execute`` is called once, on the first
         __xpmstart__: ClassVar[str]
 
@@ -127,7 +131,8 @@ class Task(Config):
         """Hand the task to the open experiment and return its output: itself, or what ``task_outputs`` gives.
 
         :param launcher: a launcher's name, when it is not the experiment's
-        :param resources: what the task needs, as text (``"gpu * 2 & duration=10m"``) or ``Resources``
+        :param resources: what the task needs, as text (``"gpu * 2 & duration=10m"``) or ``Resources``; each part of it
+            takes the place of the same part of the class's ``__xpmresources__``
         :param retry: new attempts after a failure: a number, or by reason a number, ``"inf"`` or changes, such as
             ``{"out_of_memory": {"mem": "x2", "max_mem": "64G"}, "timeout": {"duration": "x2"}, "node_fail": 3}``
         :param init_tasks: executed before the task, in the same job

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 #: what comes with xpm-hpc on the laptop, and a script may use for its command line without asking the cluster for it
-LAPTOP_PACKAGES = ("click", "fabric", "filelock", "jinja2", "paramiko", "tabulate", "tqdm")
+LAPTOP_PACKAGES = ("click", "fabric", "filelock", "jinja2", "paramiko", "tqdm")
 
 
 class ExperimentReached(BaseException):

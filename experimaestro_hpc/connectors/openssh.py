@@ -64,7 +64,7 @@ class OpenSshChannel:
 class OpenSshConnector:
     """Runs commands on ``host`` through the ``ssh`` program.
 
-    :param host: as ``ssh`` takes it: an alias of ~/.ssh/config, or ``user@host``
+    :param host: as ``ssh`` takes it: an alias of ~/.ssh/config, ``user@host``, or ``ssh://user@host:port``
     :param own_master: whether the user's configuration has no master connection for it, so that we may bring up ours
     """
 

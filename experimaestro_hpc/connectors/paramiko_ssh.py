@@ -78,7 +78,7 @@ class ParamikoChannel:
 class ParamikoConnector:
     """Runs commands on ``host`` over one connection.
 
-    :param host: an alias of ~/.ssh/config, or ``user@host``
+    :param host: an alias of ~/.ssh/config, ``user@host``, or ``ssh://user@host:port``
     """
 
     def __init__(self, host: str) -> None:
@@ -98,7 +98,8 @@ class ParamikoConnector:
         return ParamikoChannel(channel)
 
     def _connect(self) -> Any:
-        connection = fabric.Connection(self.host, connect_timeout=CONNECT_TIMEOUT)
+        # fabric knows user@host:port, not the address that ssh takes for it
+        connection = fabric.Connection(self.host.removeprefix("ssh://"), connect_timeout=CONNECT_TIMEOUT)
         hops = [connection]
         while isinstance(hops[-1].gateway, fabric.Connection):
             hops.append(hops[-1].gateway)

@@ -83,8 +83,11 @@ def _name(host: str) -> Step:
     from fabric import Config  # takes a fifth of a second to load
 
     began = time.monotonic()
-    options = Config().base_ssh_config.lookup(host.rpartition("@")[2])
-    name = options.get("hostname", host)
+    name = host.rpartition("@")[2]
+    if host.startswith("ssh://"):
+        name = name.removeprefix("ssh://").partition(":")[0]
+    options = Config().base_ssh_config.lookup(name)
+    name = options.get("hostname", name)
     if options.get("proxyjump", "none") != "none" or "proxycommand" in options:
         way = options.get("proxyjump") or options["proxycommand"]
         return Step("name", True, f"{name}, reached through {way}", time.monotonic() - began)

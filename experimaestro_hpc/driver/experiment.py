@@ -24,15 +24,17 @@ from ..config.objects import Config, ResumableTask, Task, tags
 from ..config.serialize import job_id, own_parts, parents_of
 from ..config.types import walk
 from ..errors import JobsFailed, XpmError
-from ..resources import Resources
+from ..resources import ResourceError, Resources
 from ..workspace.experiments import check_name, note_jobs
+from ..workspace.jobs import last_lines
 from ..workspace.recent import remember
+from ..workspace.words import short
 from . import hook
 from .building import is_known
 from .former import find_former
 from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, launcher_named
-from .monitor import Monitor, count, describe, last_lines, short
+from .monitor import Monitor, count, describe
 from .notify import notify
 from .options import run_options
 from .plan import Plan, in_order, make_plan
@@ -142,7 +144,7 @@ class experiment:
                 task=task,
                 parents=tuple(job_id(parent) for parent in parents_of(task)),
                 launcher=_launcher(launcher) if launcher else self.launcher,
-                resources=Resources.parse(resources) if resources else Resources(),
+                resources=_resources(task, resources),
                 tags=self._tags_of(task),
                 retry=policy,
             )
@@ -413,6 +415,17 @@ class Handle:
     def state(self) -> str:
         """The job's last known state."""
         return str(self.owner.monitor.states.get(self.job, {}).get("state", "unscheduled"))
+
+
+def _resources(task: Task, given: Any) -> Resources:
+    """What a task needs: what its class says, and in place of it what was given."""
+    own = getattr(task, "__xpmresources__", None)
+    try:
+        said = Resources.parse(own) if own else Resources()
+    except ResourceError as error:
+        where = f"{type(task).__qualname__}.__xpmresources__"
+        raise ResourceError(error.what, where=where, hint=error.hint) from None
+    return said & given if given else said
 
 
 def _launcher(wanted: Any) -> Launcher:

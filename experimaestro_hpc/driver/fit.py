@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import NamedTuple
 
 from ..resources import ResourceError, Resources, format_duration, format_memory
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
 from .launcher import Launcher, Partition
+
+
+class Verdict(NamedTuple):
+    """Whether one partition can give one alternative.
+
+    :ivar lacks: why not; empty: it can
+    """
+
+    choice: Resources
+    partition: str
+    lacks: list[str]
+
+
+def verdicts(launcher: Launcher, resources: Resources) -> list[Verdict]:
+    """Each alternative beside each partition, in the order in which :func:`choose_partition` tries them.
+
+    >>> small = Partition("small", cores=4)
+    >>> verdicts(Launcher("here", "slurm", partitions=(small,)), Resources(cores=8))[0].lacks
+    ['has 4 cores per node, 8 asked']
+    """
+    return [
+        Verdict(choice, partition.name, shortcomings(partition, with_defaults(launcher, choice, partition)))
+        for choice in resources.choices
+        for partition in _in_order(launcher)
+    ]
 
 
 def request_for(launcher: Launcher, name: str, choice: Resources, partition: Partition | None) -> Request:
@@ -40,6 +66,12 @@ def with_defaults(launcher: Launcher, choice: Resources, partition: Partition | 
     return scheduler_class(launcher.scheduler).default_amounts(options) & replace(choice, alternatives=())
 
 
+def _in_order(launcher: Launcher) -> list[Partition]:
+    """The partitions as they are tried: the default first, if the launcher names one."""
+    default = launcher.defaults.get("partition")
+    return sorted(launcher.partitions, key=lambda partition: partition.name != default)  # stable
+
+
 def choose_partition(launcher: Launcher, resources: Resources) -> tuple[Resources, Partition | None]:
     """The first alternative that some partition can give, and the first partition that can.
 
@@ -62,7 +94,7 @@ def choose_partition(launcher: Launcher, resources: Resources) -> tuple[Resource
     if not partitions:
         return resources.choices[0], None
     is_default_unknown = default is not None and all(partition.name != default for partition in partitions)
-    in_order = sorted(partitions, key=lambda partition: partition.name != default)  # stable: the default first
+    in_order = _in_order(launcher)
     refusals = []
     for choice in resources.choices:
         if is_default_unknown and choice == Resources():

@@ -21,7 +21,7 @@ from ..config.configure import VARIABLE
 from ..config.objects import ResumableTask, Task, job_name
 from ..config.serialize import job_id, params_text
 from ..errors import SubmissionError
-from ..resources import Resources
+from ..resources import ResourceError, Resources
 from ..schedulers import scheduler_class
 from ..schedulers.base import Request
 from ..schedulers.local import gpus_here
@@ -87,7 +87,10 @@ class Job:
 
     @cached_property
     def _choice(self) -> tuple[Resources, Partition | None]:
-        return choose_partition(self.launcher, self.resources)
+        try:
+            return choose_partition(self.launcher, self.resources)
+        except ResourceError as error:
+            raise ResourceError(error.what, where=self.id, hint=error.hint) from None
 
     @cached_property
     def asked(self) -> Resources:
@@ -98,8 +101,17 @@ class Job:
     def _likeness(self) -> tuple[str, ...]:
         return tuple(scheduler_class(self.launcher.scheduler).directives(replace(self.request, array=True)))
 
+    @cached_property
+    def processes(self) -> dict[str, Any] | None:
+        """How its processes are started, if it has several.
+
+        :raises ResourceError: they cannot be with this launcher
+        """
+        return processes_of(self.launcher, self.request.resources, self.task, self.id)
+
     def planned(self) -> PlannedJob:
         """The job as the plan sees it."""
+        _ = self.processes  # what cannot be started is refused before anything is sent
         return PlannedJob(self.id, self.parents, self._likeness, isinstance(self.task, BuildEnvironment))
 
     def summary(self) -> dict[str, Any]:
@@ -217,7 +229,6 @@ class JobMaker:
             )
         task, identifier = job.id.split("/")
         recipe = self.recipe(job.launcher)
-        processes = processes_of(job.launcher, job.request.resources, job.task, job.id)
         return {
             "schema": 1,
             "id": job.id,
@@ -228,7 +239,7 @@ class JobMaker:
             "tags": job.tags,
             "tokens": tokens,
             **({"staged": stage.login} if stage else {}),
-            **({"processes": processes} if processes else {}),
+            **({"processes": job.processes} if job.processes else {}),
             "launcher": _place(job.launcher),
             "scheduler": job.launcher.scheduler,
             "partition": job.request.partition,

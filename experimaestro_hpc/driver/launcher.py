@@ -40,7 +40,7 @@ class Connector:
     """How the login node is reached.
 
     :ivar type: ``local``: the commands of the scheduler are on this machine; ``ssh``: they are on ``host``
-    :ivar host: a name that ``ssh`` knows, or ``user@host``
+    :ivar host: a name that ``ssh`` knows, ``user@host``, or ``ssh://user@host:port``
     :ivar transport: which SSH implementation; ``auto`` chooses
     """
 
@@ -164,6 +164,7 @@ _BELONGS = {
     **dict.fromkeys(_keys(Environment), "in [environment]"),
     **{key: "in [mirror]" for key in _keys(Mirror) if key != "nodes"},
     **dict.fromkeys(_keys(Processes), "in [processes]"),
+    "options": "in [[partitions]] or in [processes]",
     **dict.fromkeys(("scheduler", "workdir", "slots", "template"), "at the top of the file, before the first [table]"),
 }
 
@@ -398,9 +399,9 @@ def find_launcher(selector: str | None, *, environ: Mapping[str, str], shipped: 
     if selector.endswith(".toml") or os.sep in selector:
         path = _expanded(selector)
         hint = f"to use the launcher of that name, write '{path.stem}'" if path.stem in known else ""
-        return _read(path, hint)
+        return read_launcher(path, hint)
     if selector in known:
-        return _read(known[selector])
+        return read_launcher(known[selector])
     if selector.startswith("."):
         raise LauncherError(f"the name of a launcher does not begin with a dot: '{selector}'", where=where)
     raise LauncherError(
@@ -417,7 +418,7 @@ def _expanded(selector: str) -> Path:
         return Path(selector)
 
 
-def _read(path: Path, hint_if_missing: str = "") -> Launcher:
+def read_launcher(path: Path, hint_if_missing: str = "") -> Launcher:
     try:
         text = path.read_bytes().decode("utf-8-sig")  # editors on Windows put a mark at the beginning
     except FileNotFoundError:

@@ -20,7 +20,7 @@ from ..agent.files import Manifest, manifest, with_hashes
 from ..agent.pack import Packer, Stream
 from ..agent.unpack import Parts, unpack
 from ..errors import WorkspaceError
-from ..runtime.files import write_json
+from ..runtime.files import write_bytes, write_json
 from .bars import shown
 from .session import Session
 from .snapshot import Snapshot, source
@@ -54,9 +54,7 @@ def write_here(session: Session, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         path = session.layout.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
-        temporary.replace(path)  # by rename: whoever lists jobs sees that something has changed
+        write_bytes(str(path), text.encode("utf-8", "surrogateescape"))
 
 
 def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None = None, label: str = "") -> int:

@@ -7,12 +7,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ..agent.layout import Layout
 from ..config.objects import job_name
 from ..errors import ConnectionFailed
+from ..workspace.jobs import last_lines
+from ..workspace.words import duration, first_line, in_words, short
 from .mirror import pull
 from .session import Session
 
@@ -29,15 +29,7 @@ TALKATIVE = 20
 SUMMARY = 5.0
 #: failures that are told with the end of their log; the others are only named, and then only counted
 TOLD_IN_FULL, TOLD = 3, 20
-#: lines of a failed job's log that are shown
-LAST_LINES = 12
 FINAL = ("done", "failed")
-
-
-def short(job: str) -> str:
-    """A job id for people: ``task/`` and the first 8 digits of the identifier."""
-    task, _, identifier = job.partition("/")
-    return f"{task}/{identifier[:8]}"
 
 
 def describe(job: str, state: State) -> str:
@@ -58,37 +50,6 @@ def describe(job: str, state: State) -> str:
     if note and note not in ("Priority", "Resources", "Dependency"):
         words.append(f"- {first_line(str(note))}")
     return " ".join(words)
-
-
-def first_line(text: str) -> str:
-    """The first line of a message, cut to what a terminal takes."""
-    line = next(iter(text.strip().splitlines()), "")
-    return line if len(line) <= 300 else line[:297] + "..."
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def last_lines(layout: Layout, job: str, count: int = LAST_LINES) -> list[str]:
-    """The end of a job's error log, or of its output if there is no error."""
-    for ending in ("err", "out"):
-        path = Path(f"{layout.stem(job)}.{ending}")
-        try:
-            with path.open("rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - 16384))
-                lines = file.read().decode("utf-8", "replace").splitlines()
-        except OSError:
-            continue
-        if lines:
-            return lines[-count:]
-    return []
 
 
 class Monitor:
@@ -227,9 +188,3 @@ class Monitor:
 def count(states: Mapping[str, Mapping[str, Any]]) -> str:
     """``3 done, 1 failed``: how many jobs are in which state."""
     return in_words(Counter(str(state.get("state")) for state in states.values()))
-
-
-def in_words(numbers: Mapping[str, int]) -> str:
-    """``3 done, 1 failed``, from how many jobs are in which state."""
-    order = ("done", "failed", "running", "queued", "held", "waiting", "unscheduled")
-    return ", ".join(f"{numbers[name]} {name}" for name in order if numbers.get(name)) or "no jobs"

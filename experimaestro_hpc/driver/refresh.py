@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import XpmError
-from ..workspace.jobs import FINAL, View, update
-from .launcher import launcher_named
-from .mirror import pull
-from .session import Session
+from ..workspace.jobs import FINAL, View, by_launcher, update
+
+if TYPE_CHECKING:
+    from .session import Session
 
 
 @contextmanager
@@ -23,20 +24,14 @@ def session_of(root: Path, launcher: str) -> Iterator[Session]:
 
     :raises XpmError: there is no such launcher any more, or the cluster cannot be reached
     """
+    from .launcher import launcher_named  # what talks to clusters: most lists have no job that must be asked about
+    from .session import Session
+
     session = Session(launcher_named(launcher), root)
     try:
         yield session
     finally:
         session.close()
-
-
-def by_launcher(views: Iterable[View]) -> dict[str, list[View]]:
-    """Jobs by the launcher that they were submitted to."""
-    found: dict[str, list[View]] = {}
-    for one in views:
-        if one["launcher"]:
-            found.setdefault(one["launcher"], []).append(one)
-    return found
 
 
 class Refresher:
@@ -100,6 +95,8 @@ def look(session: Session, views: list[View]) -> None:
 
     :raises XpmError: the cluster cannot be reached
     """
+    from .mirror import pull  # see session_of
+
     seen = {one["id"]: {"native_id": one["native_id"]} for one in views if one["native_id"]}
     answer = session.client.call("watch", jobs=[one["id"] for one in views], seen=seen, seconds=0.0)
     for one in views:

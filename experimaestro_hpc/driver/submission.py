@@ -13,11 +13,12 @@ from ..agent.adopt import adopt
 from ..agent.environments import is_builder
 from ..errors import SubmissionError
 from ..runtime.files import write_json
+from ..workspace.words import short
 from .building import build, note
 from .former import find_former
 from .jobs import Job, JobMaker
 from .mirror import lacking, pack, pull, write_here
-from .monitor import Monitor, short
+from .monitor import Monitor
 from .plan import Plan, PlannedJob, make_plan, with_done_here
 from .refresh import forget_ends
 from .script import Stage

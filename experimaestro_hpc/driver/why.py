@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from .monitor import duration, first_line, short
+from ..workspace.words import duration, first_line, short
 from .why_oar import why_waiting
 
 #: what Slurm's reasons for waiting mean, and what helps; the longest prefix that fits is taken

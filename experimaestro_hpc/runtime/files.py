@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def write_json(path: str, document: dict[str, Any], *, durable: bool = False) -> None:
-    """Write ``document`` to ``path`` by rename, so that a reader sees the old file or the new one.
+    """Write ``document`` to ``path``; see :func:`write_bytes`."""
+    write_bytes(path, (dumps(document) + "\n").encode("utf-8", "backslashreplace"), durable=durable)
+
+
+def write_bytes(path: str, data: bytes, *, durable: bool = False) -> None:
+    """Write ``data`` to ``path`` by rename, so that a reader sees the old file or the new one.
 
     :param durable: also wait until it is on the disk
     :raises OSError: disk full, directory gone; the old file is untouched
@@ -22,7 +27,6 @@ def write_json(path: str, document: dict[str, Any], *, durable: bool = False) ->
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
     try:
         try:
-            data = (dumps(document) + "\n").encode("utf-8", "backslashreplace")
             while data:
                 data = data[os.write(handle, data) :]
             if durable:

@@ -208,7 +208,7 @@ def _execute(workspace: str, job: str, directory: str, record: dict[str, Any], m
             os.path.join(workspace, ".xpm", "tokens"), record["tokens"], lambda text: progress.progress(0.0, desc=text)
         )
     if task is None:
-        from .team import lead  # for the few tasks of several processes
+        from .lead import lead  # for the few tasks of several processes
 
         return lead(directory, job_name(job.split("/")[0]), record, more)
     return execute(task)

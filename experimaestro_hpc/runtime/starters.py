@@ -12,10 +12,41 @@ import shlex
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
 #: variables that tell of the machine or the session that they are on, or that the other node sets itself
 _OF_THE_NODE = re.compile(r"PWD|OLDPWD|SHLVL|_|HOSTNAME|SSH_.*|XDG_.*|DISPLAY|XAUTHORITY|BASH_ENV|OARDO.*|SUDO_.*")
 _NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+#: what starts one script on each node, in place of each process
+REMOTE = ("ssh", "oarsh")
+
+
+def commands(
+    start: str,
+    hosts: Sequence[str],
+    asked: Mapping[str, Any],
+    environ: Mapping[str, str],
+    script: str,
+    process: Sequence[str],
+) -> list[list[str]]:
+    """The commands that start all processes of a task, each with its words.
+
+    :param hosts: the nodes, this one first, for those of :data:`REMOTE`
+    :param asked: ``nodes``, ``per_node``, and ``options`` of the launcher file
+    :param script: that of :func:`node_script`
+    :param process: a process's words; some add its node and its rank there
+
+    >>> commands("local", [], {"nodes": 1, "per_node": 2}, {}, "", ["run"])
+    [['run', '0', '0'], ['run', '0', '1']]
+    """
+    nodes, per_node, options = asked["nodes"], asked["per_node"], asked.get("options") or ()
+    if start == "local":
+        return [[*process, "0", str(local)] for local in range(per_node)]
+    if start in REMOTE:
+        others = [remote(start, host, options, environ, script, node) for node, host in enumerate(hosts) if node]
+        return [["/bin/sh", script, "0"], *others]
+    words = srun if start == "srun" else mpirun
+    return [[*words(nodes, per_node, options, environ), *process]]
 
 
 def srun(nodes: int, per_node: int, options: Sequence[str], environ: Mapping[str, str]) -> list[str]:

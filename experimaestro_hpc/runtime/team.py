@@ -1,31 +1,26 @@
-"""A task of several processes, seen from the job's first one. In: how many, and what starts them. Out: one end for all.
+"""The processes of a task, seen from the job's first one. In: how many, and commands that start them. Out: one end.
 
-This process owns the job's markers, lock and signals, and does not load the task. It starts the processes
-(:mod:`.starters`), each of which (:mod:`.worker`) connects to it, executes the task and reports how that ended. What it
-is told by the scheduler it passes on. When one fails the others are ended.
+Each process connects to this one (:mod:`.worker`), and reports how it ended. It passes on what the scheduler
+tells it. When one fails the others are ended.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 from ..config.jsonlight import dumps, loads
 from ..config.objects import GracefulTimeout
-from .files import read_json, write_json
 from .run import Failure, Unexplained, say
-from .starters import find_hosts, gpus_of, mpirun, node_script, remote, srun
-from .worker import plan_file, watch_line
+from .worker import watch_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from types import FrameType
     from typing import Any
 
@@ -37,28 +32,6 @@ GRACE = float(os.environ.get("XPM_HPC_GRACE", "10"))
 STOP_PATIENCE = 60.0
 #: seconds in which what a process has said must arrive when what started it has ended
 LATE = 3.0
-
-
-def lead(directory: str, name: str, record: Mapping[str, Any], more: dict[str, Any]) -> int:
-    """Execute a task in several processes; returns the exit status: 0, or it raises.
-
-    :param name: stem of the log files
-    :param more: gets ``hosts``, and of all processes together ``used`` and ``packages``
-    :raises Failure: one of them has failed
-    :raises GracefulTimeout: the task stopped, and goes on in a new start
-    :raises Unexplained: one of them was killed
-    """
-    asked = record["processes"]
-    _turn_logs(directory, name)
-    team = Team(asked["nodes"] * asked["per_node"], bool(asked.get("resumes")))
-    try:
-        team.start(directory, name, record)
-        team.run()
-    finally:
-        team.end()
-        more.update(team.summary())
-    team.judge()
-    return 0
 
 
 class Member:
@@ -92,7 +65,6 @@ class Team:
         self.starters: list[subprocess.Popen[bytes]] = []
         #: what starts the processes
         self.program = ""
-        self.files: list[str] = []
         self.selector = selectors.DefaultSelector()
         self.secret = os.urandom(16).hex()
         self.signals: list[int] = []
@@ -105,60 +77,16 @@ class Team:
 
     # --- Start
 
-    def start(self, directory: str, name: str, record: Mapping[str, Any]) -> None:
+    def start(self, listener: socket.socket, program: str, commands: Sequence[Sequence[str]]) -> None:
         """Start all processes.
 
-        :raises Failure: ``launch``: what starts them is not there, or the job has fewer nodes than were asked for
+        :param listener: where they connect
+        :param program: what starts them, for messages
+        :raises Failure: ``launch``: what starts them is not there
         """
-        asked, environ = record["processes"], os.environ
-        nodes, per_node, start = asked["nodes"], asked["per_node"], asked["start"]
-        hosts = find_hosts(environ, _output) if nodes > 1 else []
-        if start in ("ssh", "oarsh") and nodes > 1 and len(hosts) < nodes:
-            raise Failure("launch", f"{nodes} nodes were asked for; the scheduler names {', '.join(hosts) or 'none'}")
-        listener, addresses = _listen(nodes, hosts)
         self.selector.register(listener, selectors.EVENT_READ, None)
-        nonce = os.urandom(6).hex()
-        variables = {"MASTER_ADDR": addresses[0], "MASTER_PORT": str(_free_port())}
-        plan = {
-            "addresses": addresses,
-            "port": listener.getsockname()[1],
-            "secret": self.secret,
-            "start": start,
-            "nodes": nodes,
-            "per_node": per_node,
-            "name": name,
-            "variables": {key: environ.get(key) or value for key, value in variables.items()},
-            "started": _started(directory),
-            "record": {key: record.get(key) for key in ("code", "argv", "settings")},
-        }
-        old = os.umask(0o077)  # it holds a secret
-        try:
-            write_json(plan_file(directory, nonce), plan)
-            self.files.append(plan_file(directory, nonce))
-            command = [sys.executable, _entry(), directory, "--process", nonce]
-            options = asked.get("options") or ()
-            if start == "srun":
-                commands = [[*srun(nodes, per_node, options, environ), *command]]
-            elif start == "mpirun":
-                commands = [[*mpirun(nodes, per_node, options, environ), *command]]
-            elif nodes == 1:
-                commands = [[*command, "0", str(local)] for local in range(per_node)]
-            else:
-                script = os.path.join(directory, f".node-{nonce}.tmp")
-                gpus = [gpus_of(_properties(), host) for host in hosts] if "CUDA_VISIBLE_DEVICES" in environ else []
-                with open(script, "w", encoding="utf-8", errors="surrogateescape") as file:
-                    file.write(node_script(environ, directory, command, per_node, gpus))
-                self.files.append(script)
-                commands = [["/bin/sh", script, "0"]]
-                commands += [
-                    remote(start, host, options, environ, script, node)
-                    for node, host in enumerate(hosts[:nodes])
-                    if node
-                ]
-        finally:
-            os.umask(old)
         self._listen_for_signals()
-        self.program = start if nodes > 1 else commands[0][0]
+        self.program = program
         for words in commands:
             try:
                 self.starters.append(subprocess.Popen(words, stdin=subprocess.DEVNULL))
@@ -215,6 +143,8 @@ class Team:
                 self._note_end(member, {"state": "lost"})
             return
         *lines, member.heard = (member.heard + data).split(b"\n")
+        if member.rank < 0 and len(member.heard) > 4096:
+            lines.append(b"")  # a stranger
         for line in lines:
             try:
                 said = loads(line.decode("utf-8", "surrogateescape"))
@@ -227,7 +157,7 @@ class Team:
                         self._send(member, number)
                 else:
                     self._note_end(member, said)
-            except (KeyError, TypeError, ValueError):  # a stranger
+            except (KeyError, TypeError, ValueError):  # another one
                 self.selector.unregister(member.connection)
                 member.connection.close()
                 return
@@ -280,7 +210,7 @@ class Team:
     # --- The end
 
     def end(self) -> None:
-        """Let the processes go, and what started them; leave no file behind."""
+        """Let the processes go, and what started them."""
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for key in list(self.selector.get_map().values()):
@@ -304,11 +234,6 @@ class Team:
             from .resume import stop_listening  # as after any resumable task
 
             stop_listening()
-        for path in self.files:
-            try:
-                os.unlink(path)
-            except OSError:
-                pass  # of no use to anybody
 
     def summary(self) -> dict[str, Any]:
         """What the job's record gets."""
@@ -340,7 +265,7 @@ class Team:
         missing = [str(rank) for rank in range(self.size) if rank not in self.members]
         if missing:
             code = next((starter.returncode for starter in self.starters if starter.returncode), 0)
-            words = f" ({os.path.basename(self.program)} ended with {code})" if code else ""
+            words = f" ({self.program} ended with {code})" if code else ""
             ranks = f"rank {', '.join(missing[:20])}{words}"
             raise Failure("launch", f"{len(missing)} of {self.size} processes did not start: {ranks}")
 
@@ -364,63 +289,3 @@ def _named(member: Member) -> str:
 def _words(member: Member) -> str:
     end = member.end or {}
     return str(end.get("message") or f"exit status {end.get('status')}")
-
-
-def _listen(nodes: int, hosts: Sequence[str]) -> tuple[socket.socket, list[str]]:
-    """A socket for the processes, and this machine's names for them, the best first."""
-    if nodes == 1:
-        return socket.create_server(("127.0.0.1", 0), backlog=1024), ["127.0.0.1"]
-    listener = socket.create_server(("", 0), backlog=1024)
-    here = os.uname().nodename
-    named = [host for host in hosts[:1] if host.split(".")[0] == here.split(".")[0]]
-    return listener, list(dict.fromkeys([*named, here]))
-
-
-def _free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
-
-
-def _entry() -> str:
-    """What this process was started with: ``run_task.py``, beside the package."""
-    return os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))), "run_task.py")
-
-
-def _started(directory: str) -> dict[str, Any]:
-    """What the job's progress says of its start."""
-    known = read_json(os.path.join(directory, "progress.json")) or {}
-    return {key: value for key, value in known.items() if key not in ("progress", "updated")}
-
-
-def _properties() -> str:
-    """What OAR says of the job's resources."""
-    try:
-        with open(os.environ["OAR_RESOURCE_PROPERTIES_FILE"], encoding="utf-8") as file:
-            return file.read()
-    except (KeyError, OSError):
-        return ""
-
-
-def _output(argv: list[str]) -> str:
-    try:
-        return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60, check=False
-        ).stdout.decode("utf-8", "replace")
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-
-
-def _turn_logs(directory: str, name: str) -> None:
-    """Keep the other ranks' logs of earlier attempts, as the job script keeps rank 0's; drop what a killed one left."""
-    for found in sorted(os.listdir(directory)):
-        path = os.path.join(directory, found)
-        log = re.fullmatch(rf"({re.escape(name)}\.rank\d+)\.(out|err)", found)
-        if log:
-            number = 1
-            while os.path.exists(os.path.join(directory, f"{log[1]}.{number}.{log[2]}")):
-                number += 1
-            os.rename(path, os.path.join(directory, f"{log[1]}.{number}.{log[2]}"))
-        elif re.fullmatch(r"\.(processes|node)-[0-9a-f]+\.tmp", found):
-            os.unlink(path)

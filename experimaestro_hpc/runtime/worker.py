@@ -19,6 +19,7 @@ from ..config.objects import GracefulTimeout
 from . import progress, run
 from .files import read_json
 from .ranks import variables_of
+from .starters import REMOTE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,10 @@ def work(argv: list[str]) -> int:
     """``run_task.py JOBDIR --process NONCE [NODE LOCAL]``; returns the process's exit status."""
     directory, nonce, given = os.path.abspath(argv[1]), argv[3], argv[4:]
     plan = _read_plan(directory, nonce)
-    variables = variables_of(plan["start"], os.environ, plan["nodes"], plan["per_node"], given)
+    try:
+        variables = variables_of(plan["start"], os.environ, plan["nodes"], plan["per_node"], given)
+    except ValueError as error:
+        raise SystemExit(f"xpm-hpc: {error}") from None
     for name, value in plan["variables"].items():
         variables.setdefault(name, value)
     os.environ.update(variables)
@@ -49,7 +53,7 @@ def work(argv: list[str]) -> int:
     stem = os.path.join(directory, plan["name"])
     if rank:
         _redirect(f"{stem}.rank{rank}")
-    if plan["start"] in ("ssh", "oarsh"):
+    if plan["start"] in REMOTE:
         os.setsid()  # nobody else ends what the task leaves here
     for number in (signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # the child has them from elsewhere, or from the first process

@@ -106,8 +106,8 @@ class Status:
     :param exit_code: as the scheduler saw it, if it did
     :param host: where it runs or ran
     :param name: the job name, so that another job with a used id is not taken for it; "" when it was not said
-    :param native: the id under which the scheduler has it now, if that is not the one that was asked for
     :param used: what an ended job used, as far as the scheduler says: ``max_rss`` (bytes), ``cpu`` (seconds), ``gpus``
+    :param native: the id under which the scheduler has it now, if that is not the one that was asked for
     """
 
     state: str
@@ -116,8 +116,8 @@ class Status:
     exit_code: int | None = None
     host: str = ""
     name: str = ""
-    native: str = ""
     used: Mapping[str, Any] = field(default_factory=dict)
+    native: str = ""
 
 
 class Scheduler(abc.ABC):

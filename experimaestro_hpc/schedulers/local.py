@@ -155,6 +155,7 @@ class Local(Scheduler):
             "seconds": resources.duration,
             "warning": request.warning,
             **request.options,
+            **request.partition_options,
         }
         return [f"#XPM {name}={value}" for name, value in wanted.items() if value is not None]
 

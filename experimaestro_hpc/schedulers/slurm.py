@@ -1,14 +1,6 @@
-"""Slurm. In: requests, submissions, native ids. Out: ``#SBATCH`` lines, native ids, statuses.
+"""Slurm's commands on this machine. In: submissions, native ids. Out: native ids, statuses.
 
-The upper half is pure: directives and the reading of what sbatch, squeue and sacct print. The class at the end runs
-them. A native id is a job id, ``17``, or an array element, ``17_3``.
-
-Options in a launcher's ``[defaults]``, and in the ``options`` of a partition, are sbatch's, by their long names. What a
-task asks for takes their place; ``false`` leaves an option out, whoever asks for it. One more is ours:
-
-* ``gpu_flag`` (default ``--gres=gpu:{type}:{count}``): how GPUs are asked for here. ``{count}`` stands for their number
-  on each node, ``{total}`` for that on all, ``{type}`` for the partition's name for them or, if it says none, for the
-  model that the task names; without either, ``{type}:`` is left out.
+What they are asked is made in :mod:`.slurm_request`, and what they print is read in :mod:`.slurm_answers`.
 """
 
 from __future__ import annotations
@@ -17,24 +9,29 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import SubmissionError
-from ..resources import ResourceError, Resources, format_duration
+from ..resources import ResourceError, Resources
 from .base import NoInformation, NoRoom, NotReached, Request, Status, Submission
 from .command import Answer, Commands, CommandScheduler, SharedText
-from .pyslurm_query import Pyslurm, Row
+from .pyslurm_query import Pyslurm
+from .slurm_answers import (
+    ACCOUNTING,
+    complaint,
+    is_known,
+    parse_accounting,
+    parse_queue,
+    parse_shown,
+    parse_submitted,
+    read_accounting,
+)
+from .slurm_request import amounts, directive, options_of, ranges
 
-#: how GPUs are asked for, where the launcher does not say
-GPU_FLAG = "--gres=gpu:{type}:{count}"
 #: ids on one command line; sites wrap sacct and limit its line
 _CHUNK = 500
-#: `-` for characters that Slurm's listings or file patterns would stumble over
-_UNSAFE = re.compile(r"[^A-Za-z0-9._\[\]-]")
-_PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]-]+")
 
 #: sbatch said no, and would say no again
 _FOR_GOOD = (
@@ -59,284 +56,6 @@ _FOR_GOOD = (
 _NO_ROOM = r"Submit(Job|Jobs)|MaxSubmit|MaxJobCount|temporarily unable to accept job"
 #: sbatch did not get as far as to ask
 _NOT_REACHED = re.compile(r"Unable to contact slurm controller|[Cc]onnection refused|Munge encode failed")
-#: what is asked of sacct; the name last, since it is the only one that could hold a |
-ACCOUNTING = "JobID,State,ExitCode,NodeList,Reason,MaxRSS,TotalCPU,AllocTRES,JobName"
-#: what `jobs why` is told of a job that waits
-EXPLAINED = (
-    "JobState",
-    "Reason",
-    "Partition",
-    "QOS",
-    "Account",
-    "Priority",
-    "TimeLimit",
-    "SubmitTime",
-    "EligibleTime",
-    "StartTime",
-    "NumNodes",
-    "NumCPUs",
-    "ReqTRES",
-    "MinMemoryNode",
-    "TresPerNode",
-    "Dependency",
-    "Restarts",
-)
-#: what Slurm calls the ends of jobs, and what we call them
-_ENDS = {
-    "COMPLETED": "",
-    "FAILED": "exit",
-    "TIMEOUT": "timeout",
-    "DEADLINE": "timeout",
-    "OUT_OF_MEMORY": "out_of_memory",
-    "PREEMPTED": "preempted",
-    "NODE_FAIL": "node_fail",
-    "BOOT_FAIL": "node_fail",
-    "CANCELLED": "cancelled",
-    "REVOKED": "cancelled",
-}
-_LIVE = {
-    "PENDING": "queued",
-    "REQUEUED": "queued",
-    "REQUEUE_FED": "queued",
-    "CONFIGURING": "queued",
-    "REQUEUE_HOLD": "held",
-    "SPECIAL_EXIT": "held",
-    "RESV_DEL_HOLD": "held",
-    "RUNNING": "running",
-    "COMPLETING": "running",
-    "SUSPENDED": "running",
-    "STOPPED": "running",
-    "SIGNALING": "running",
-    "STAGE_OUT": "running",
-    "RESIZING": "running",
-}
-_HELD = ("JobHeldUser", "JobHeldAdmin", "launch failed requeued held", "job requeued in held state")
-
-
-def job_name(name: str, token: str) -> str:
-    """A job name for Slurm: for people, and with the token for us."""
-    return f"{_UNSAFE.sub('-', name)[:40]}-{token}"
-
-
-def directive(option: str, value: object) -> str:
-    """One ``#SBATCH`` line; ``True`` gives a flag.
-
-    :raises SubmissionError: a value that does not fit on one line
-    """
-    if value is True:
-        return f"#SBATCH --{option}"
-    text = ",".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
-    if any(ord(character) < 32 for character in text):
-        raise SubmissionError(f"option {option!r} has a control character in its value: {text!r}")
-    if not _PLAIN.fullmatch(text):
-        text = '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return f"#SBATCH --{option}={text}"
-
-
-def gpu_request(request: Request, flag: object = GPU_FLAG) -> tuple[str, str] | None:
-    """sbatch's option for the GPUs asked for, and its value.
-
-    :param flag: how GPUs are asked for here
-    :raises SubmissionError: that is no option with a value that says how many
-
-    >>> gpu_request(Request("job", Resources(gpus=2, nodes=3), gpu_type="a100"), "--gpus={type}:{total}")
-    ('gpus', 'a100:6')
-    """
-    count = request.resources.gpus
-    if not count:
-        return None
-    found = re.fullmatch(r"--(gres|gpus(?:-per-[a-z]+)?)=([^{}]*(?:\{(?:type|count|total)\}[^{}]*)*)", str(flag))
-    if not found or ("{count}" not in found[2] and "{total}" not in found[2]):
-        hint = f"write it as one of these: {GPU_FLAG}, --gpus-per-node={{count}}, --gpus={{total}}"
-        raise SubmissionError(f"gpu_flag cannot be {flag!r}", where="slurm", hint=hint)
-    model = request.gpu_type or request.resources.gpu_model or ""
-    text = found[2] if model else found[2].replace("{type}:", "").replace("{type}", "")
-    return found[1], text.format(type=model, count=count, total=count * request.resources.node_count)
-
-
-def options_of(request: Request) -> dict[str, object]:
-    """All of sbatch's options for a request, the launcher's defaults first and the task's own wishes over them.
-
-    :raises SubmissionError: the ``gpu_flag`` is not understood
-    """
-    resources, given = request.resources, request.merged()
-    flag = given.pop("gpu_flag", GPU_FLAG)
-    options: dict[str, object] = {"job-name": _UNSAFE.sub("-", request.name)[:60], **given}
-    if resources.cores:
-        options["cpus-per-task"] = resources.cores
-    if resources.memory:
-        for other in ("mem-per-cpu", "mem-per-gpu"):  # sbatch refuses them together
-            options.pop(other, None)
-    options.update(amounts(resources))
-    if resources.nodes and resources.nodes > 1:
-        options["nodes"] = resources.nodes
-    if resources.tasks_per_node:
-        options.setdefault("nodes", 1)  # or they might be spread over several
-        options["ntasks-per-node"] = resources.tasks_per_node
-    gpus = gpu_request(request, flag)
-    if gpus:
-        for other in ("gpus", "gpus-per-node", "gpus-per-task", "gres"):
-            options.pop(other, None)
-        options[gpus[0]] = gpus[1]
-    if request.warning and "signal" not in options:
-        options["signal"] = f"B:USR2@{request.warning}"
-    log = request.log.replace("%", "%%")
-    if request.array and not log.startswith("/"):
-        log = "%a.log"
-    options.update(output=log, error=log, **{"open-mode": "append"})
-    return {name: value for name, value in options.items() if given.get(name) is not False and value is not False}
-
-
-def amounts(resources: Resources) -> dict[str, str]:
-    """sbatch's options for the amounts that a later attempt may ask for anew."""
-    options = {}
-    if resources.duration:
-        options["time"] = format_duration(resources.duration)
-    if resources.memory:
-        options["mem"] = f"{-(-resources.memory // 1024**2)}M"
-    return options
-
-
-def parse_submitted(out: str) -> str | None:
-    """The job id in what ``sbatch --parsable`` printed, past any noise: ``17`` or ``17;cluster``."""
-    for line in reversed(out.splitlines()):
-        found = re.fullmatch(r"\s*(\d+)(;\S+)?\s*", line)
-        if found:
-            return found.group(1)
-    return None
-
-
-def complaint(err: str) -> str:
-    """What a command of Slurm's complains of, on one line without its own name."""
-    lines = [re.sub(r"^\w+: (error|fatal): ", "", line.strip()) for line in err.splitlines()]
-    return "; ".join(line for line in lines if line)[:500]
-
-
-def expand(native: str, wanted: Iterable[str]) -> list[str]:
-    """The elements among ``wanted`` that squeue's ``17_[0-3,7%2]`` stands for; others stand for themselves."""
-    found = re.fullmatch(r"(\d+)_\[(.*?)(?:%\d+)?\]", native)
-    if not found:
-        return [native]
-    base, text = found.groups()
-    if text.endswith("..."):  # squeue cut the list: the others are asked for again later
-        text = text[: text.rfind(",")] if "," in text else ""
-    ranges = []
-    for part in filter(None, text.split(",")):
-        numbers = re.fullmatch(r"(\d+)(?:-(\d+))?(?::(\d+))?", part)
-        if numbers:
-            first = int(numbers.group(1))
-            last = int(numbers.group(2) or first)
-            ranges.append(range(first, last + 1, int(numbers.group(3) or 1)))
-    chosen = []
-    for one in wanted:
-        id_, _, index = one.partition("_")
-        if id_ == base and index.isdigit() and any(int(index) in span for span in ranges):
-            chosen.append(one)
-    return chosen
-
-
-def parse_queue(out: str, wanted: Sequence[str]) -> dict[str, Status]:
-    """The jobs in what squeue printed with ``-o '%i|%T|%r|%N|%j'``, of those in ``wanted``."""
-    found: dict[str, Status] = {}
-    names = set(wanted)
-    for line in out.splitlines():
-        fields = line.strip().split("|", 4)
-        if len(fields) != 5:
-            continue
-        native, state, reason, host, name = fields
-        status = replace(queue_status(state, reason, host), name=name)
-        for one in expand(native, wanted):
-            if one in names:
-                found[one] = status
-    return found
-
-
-def queue_status(state: str, reason: str, host: str) -> Status:
-    """What a state of squeue's means; a job that has just ended is still listed, without its exit code."""
-    word = state.split()[0].rstrip("+") if state.strip() else ""
-    host = "" if host == "n/a" else host
-    if word in _ENDS:
-        # "Dependency" alone is why it waited when somebody cancelled it
-        ours = "dependency" if word == "CANCELLED" and reason == "DependencyNeverSatisfied" else _ENDS[word]
-        return Status("ended", ours, detail=word, host=host)
-    ours = _LIVE.get(word, "running")
-    if ours == "queued" and any(reason.startswith(held) for held in _HELD):
-        ours = "held"
-    return Status(ours, detail="" if reason in ("None", "(null)") else reason, host=host)
-
-
-def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
-    """The jobs in what sacct printed with ``-o ACCOUNTING --parsable2``, of those in ``wanted``."""
-    return read_accounting((line.strip().split("|", 8) for line in out.splitlines()), wanted)
-
-
-def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Status]:
-    """The jobs in rows of what :data:`ACCOUNTING` names, of those in ``wanted``; memory is that of steps."""
-    found: dict[str, Status] = {}
-    largest: dict[str, int] = {}
-    names = set(wanted)
-    for fields in rows:
-        native = fields[0].partition(".")[0]
-        if len(fields) != 9 or native not in names:
-            continue
-        _, state, exit_code, host, reason, memory, cpu, tres, name = fields
-        largest[native] = max(largest.get(native, 0), parse_size(memory))
-        status = ended_status(state, exit_code, host, reason) if native == fields[0] else None
-        if status is not None:
-            found[native] = replace(status, name=name, used=used_of(cpu, tres))
-    for native, status in found.items():
-        if largest[native]:
-            found[native] = replace(status, used={**status.used, "max_rss": largest[native]})
-    return found
-
-
-def used_of(cpu: str, tres: str) -> dict[str, float | str]:
-    """What sacct says that a job used: ``TotalCPU`` (``1-02:03:04``, ``03:04.567``) and the GPUs in ``AllocTRES``."""
-    used: dict[str, float | str] = {}
-    clock = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)", cpu)
-    if clock:
-        days, hours, minutes, seconds = clock.groups()
-        used["cpu"] = int(days or 0) * 86400 + int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
-    gpus = re.search(r"(?:^|,)gres/gpu=(\d+)", tres)
-    if gpus:
-        used["gpus"] = gpus.group(1)
-    return used
-
-
-def parse_size(text: str) -> int:
-    """The bytes in a size of sacct's: ``123K``, ``1.5M``, ``77``; 0 for none."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)", text)
-    return int(float(found.group(1)) * 1024 ** " KMGT".index(found.group(2) or " ")) if found else 0
-
-
-def parse_shown(out: str) -> dict[str, str]:
-    """The first job in what ``scontrol show job -o`` printed: the fields that say why it waits."""
-    line = next(iter(out.splitlines()), "")
-    found = dict(re.findall(r"(?:^| )(\w+)=(\S*)", line))
-    return {name: found[name] for name in EXPLAINED if found.get(name) not in (None, "", "(null)", "Unknown", "N/A")}
-
-
-def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status | None:
-    """What a state of sacct's means; None for one that lags behind or is not known: no information."""
-    word = state.split()[0].rstrip("+") if state.strip() else ""
-    if word not in _ENDS:
-        return None
-    code, _, signal = exit_code.partition(":")
-    number = int(code) if code.isdigit() else None
-    if signal.isdigit() and int(signal):
-        number = 128 + int(signal)
-    ours = _ENDS[word]
-    if word == "CANCELLED" and " by " not in state and (reason.startswith("Dependency") or host == "None assigned"):
-        ours = "dependency"  # "CANCELLED by 1001" was somebody; the later series give no reason
-    if word == "FAILED" and number in (126, 127):
-        ours = "launch"
-    return Status(
-        "ended",
-        reason=ours,
-        detail=state if reason in ("None", "") else f"{state} ({reason})",
-        exit_code=number,
-        host="" if host == "None assigned" else host,
-    )
 
 
 class Slurm(CommandScheduler):
@@ -359,7 +78,7 @@ class Slurm(CommandScheduler):
 
     @classmethod
     def default_amounts(cls, options: Mapping[str, Any]) -> Resources:
-        duration, memory = options.get("time"), options.get("mem")
+        duration, memory = options.get("time") or None, options.get("mem") or None
         if isinstance(memory, int) or str(memory).isdigit():
             memory = f"{memory}M"  # Slurm's own unit
         try:
@@ -472,7 +191,7 @@ class Slurm(CommandScheduler):
         """Tell once of a state that this version does not know; jobs in it are watched on."""
         for line in out.splitlines():
             state = line.split("|")[1] if re.match(r"\s*\d\S*\|[^|]+\|.*\|.*\|", line) else "RUNNING"
-            if state not in _LIVE and state not in _ENDS and state not in self.unknown_states:
+            if not is_known(state) and state not in self.unknown_states:
                 self.unknown_states.add(state)
                 self.notes.append(f"squeue reports {state!r}, which is not known here: such jobs count as running")
 
@@ -514,14 +233,3 @@ class Slurm(CommandScheduler):
     @staticmethod
     def _elements(native: str, submission: Submission) -> list[str]:
         return [f"{native}_{index}" for index in submission.indexes] if submission.indexes else [native]
-
-
-def ranges(indexes: Sequence[int]) -> str:
-    """``[0, 1, 2, 5]`` as Slurm writes it: ``0-2,5``."""
-    spans: list[list[int]] = []
-    for index in sorted(indexes):
-        if spans and index == spans[-1][1] + 1:
-            spans[-1][1] = index
-        else:
-            spans.append([index, index])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)

@@ -62,9 +62,3 @@ def read_experiment(path: Path) -> ExperimentRecord | None:
     document = read_json(str(path))
     known = {one.name for one in fields(ExperimentRecord)}  # a newer version may have written more
     return ExperimentRecord(**{key: document[key] for key in known & document.keys()}) if document else None
-
-
-def experiments(root: Path) -> list[ExperimentRecord]:
-    """All experiments of a workspace, the latest first."""
-    found = [read_experiment(path) for path in (root / "experiments").glob("*/experiment.json")]
-    return sorted((one for one in found if one is not None), key=lambda one: -one.updated)

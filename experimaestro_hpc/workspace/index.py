@@ -12,27 +12,50 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ..agent.layout import Layout, is_job_id
+from ..errors import WorkspaceError
 from .experiments import read_experiment
 from .jobs import FINAL, View, view
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 #: of the tables; an index of another version is made anew
-_VERSION = 1
+_VERSION = 2
 #: values in one statement
 _CHUNK = 900
+#: beginnings of ids in one statement; with more of them all jobs are among the answer
+_LIKES = 100
+#: jobs in one transaction: a process that is killed in the middle has kept the others
+_BATCH = 2_000
 #: seconds to wait for another process that writes
-_PATIENCE = 30.0
+_PATIENCE = 10.0
+#: nanoseconds: what has changed so lately may change again without another time of its directory
+_LATELY = 2_500_000_000
 _TABLES = """
-CREATE TABLE jobs (id TEXT PRIMARY KEY, changed INTEGER, state TEXT, launcher TEXT, submitted REAL, view TEXT);
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY, changed INTEGER, task TEXT, state TEXT, launcher TEXT, submitted REAL, view TEXT
+);
+CREATE INDEX jobs_seen ON jobs (id, changed);
+CREATE INDEX jobs_by_state ON jobs (state, submitted);
+CREATE INDEX jobs_by_time ON jobs (submitted, id);
 CREATE TABLE experiments (name TEXT PRIMARY KEY, changed INTEGER, updated REAL, script TEXT, latest TEXT);
 CREATE TABLE members (experiment TEXT, job TEXT, tags TEXT, PRIMARY KEY (experiment, job)) WITHOUT ROWID;
-CREATE INDEX members_by_job ON members (job);
+CREATE INDEX members_by_job ON members (job, experiment, tags);
 """
+#: the states of jobs that have not ended
+_LIVE = ("unscheduled", "waiting", "queued", "held", "running")
+#: known from the id and the workspace, or from the experiments
+_NOT_KEPT = ("id", "task", "identifier", "path", "experiments")
 
 
 @dataclass(frozen=True)
@@ -42,7 +65,9 @@ class Query:
     :ivar states: their states as last seen; jobs that had not ended then are always among the answer
     :ivar launcher: by its name
     :ivar since: submitted after this time, in seconds since 1970
-    :ivar ids: beginnings of identifiers or of ``task/identifier``
+    :ivar ids: beginnings of identifiers or of ``task/identifier``; others may be among the answer
+    :ivar fits_task: says whether a task's name fits
+    :ivar most: of those that had ended only so many, the latest submitted
     """
 
     states: Sequence[str] = ()
@@ -50,10 +75,12 @@ class Query:
     launcher: str | None = None
     since: float | None = None
     ids: Sequence[str] = ()
+    fits_task: Callable[[str], bool] | None = None
+    most: int | None = None
 
 
 class Index:
-    """The jobs of one workspace.
+    """The jobs of one workspace. What is wrong with the database is no error: it is made anew, or kept in memory.
 
     :param root: the workspace
     """
@@ -61,41 +88,71 @@ class Index:
     def __init__(self, root: Path, environ: Mapping[str, str] = os.environ) -> None:
         self.root = root
         self.layout = Layout(root)
-        self.database = _open(_file(root, environ))
+        self.file = _file(root, environ)
+        self.database = _open(self.file)
+        self._blank = dict.fromkeys(view(self.layout, "a/0", {}, None, [], {}))
 
     def close(self) -> None:
         """Let go of the database."""
         self.database.close()
 
     def update(self) -> None:
-        """Read what has changed since the last time."""
-        known = dict(self.database.execute("SELECT id, changed FROM jobs"))
-        fresh = []
-        gone = set(known)
-        for job, changed in _directories(self.root):
-            gone.discard(job)
-            if known.get(job) != changed:
-                fresh.append((job, changed))
-        experiments = dict(self.database.execute("SELECT name, changed FROM experiments"))
-        found = {path.parent.name: path for path in (self.root / "experiments").glob("*/experiment.json")}
-        times = {name: path.stat().st_mtime_ns for name, path in found.items()}
-        if not fresh and not gone and times == experiments:
-            return
-        with self.database:  # one transaction: all of it or nothing
-            self.database.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)", self._rows(fresh))
-            self.database.executemany("DELETE FROM jobs WHERE id = ?", [(job,) for job in gone])
-            for name in experiments.keys() | times.keys():
-                if experiments.get(name) != times.get(name):
-                    self._take_experiment(name, found.get(name), times.get(name, 0))
+        """Read what has changed since the last time.
 
-    def _rows(self, jobs: Iterable[tuple[str, int]]) -> Iterator[tuple[Any, ...]]:
-        for job, changed in jobs:
-            record = self.layout.record(job)
-            one = (
-                view(self.layout, job, record, self.layout.marker(job), [], record.get("tags") or {}) if record else {}
-            )
-            state, launcher = one.get("state"), one.get("launcher")
-            yield job, changed, state, launcher, one.get("submitted") or 0.0, json.dumps(one) if one else None
+        :raises WorkspaceError: the workspace cannot be read
+        """
+        try:
+            self._update()
+        except sqlite3.DatabaseError as error:
+            self._start_again(error)
+
+    def _start_again(self, error: sqlite3.DatabaseError | ValueError) -> None:
+        """Go on with a new database if this one is damaged; in memory if it cannot be read or written, or for long."""
+        self.database.close()
+        if not isinstance(error, sqlite3.OperationalError):
+            _remove(self.file)
+            self.database = _open(self.file)
+            with contextlib.suppress(sqlite3.DatabaseError):
+                self._update()
+                return
+            self.database.close()
+        self.database = _connect(":memory:")
+        self._update()
+
+    def _read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        try:
+            return self.database.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            self._start_again(error)
+            return self.database.execute(statement, values).fetchall()
+
+    def _update(self) -> None:
+        now = time.time_ns()
+        known = dict(self.database.execute("SELECT id, changed FROM jobs"))
+        fresh = _changes(self.root, known)
+        for start in range(0, len(fresh), _BATCH):
+            rows = [self._row(job, changed, now) for job, changed in fresh[start : start + _BATCH]]
+            with self.database:  # what is read above takes no lock
+                self.database.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        if known:  # those that are left are gone
+            with self.database:
+                self.database.executemany("DELETE FROM jobs WHERE id = ?", [(job,) for job in known])
+        experiments = dict(self.database.execute("SELECT name, changed FROM experiments"))
+        found = _experiments(self.root)
+        for name in experiments.keys() | found.keys():
+            if name not in found or experiments.get(name) != found[name][1]:
+                with self.database:
+                    path, changed = found.get(name, (None, 0))
+                    self._take_experiment(name, path, _trusted(changed, now))
+
+    def _row(self, job: str, changed: int, now: int) -> tuple[Any, ...]:
+        record = self.layout.record(job)
+        if not record:
+            return job, _trusted(changed, now), None, None, None, 0.0, None
+        one = view(self.layout, job, record, self.layout.marker(job), [], record.get("tags") or {})
+        kept = {name: value for name, value in one.items() if value is not None and name not in _NOT_KEPT}
+        submitted, text = one["submitted"] or 0.0, json.dumps(kept)
+        return job, _trusted(changed, now), one["task"], one["state"], one["launcher"], submitted, text
 
     def _take_experiment(self, name: str, path: Path | None, changed: int) -> None:
         self.database.execute("DELETE FROM experiments WHERE name = ?", (name,))
@@ -111,60 +168,87 @@ class Index:
     def views(self, query: Query = Query()) -> list[View]:
         """The jobs that fit, the latest submitted last."""
         conditions, values = _conditions(query)
-        rows = self.database.execute(
-            f"SELECT id, view FROM jobs WHERE view IS NOT NULL{''.join(conditions)} ORDER BY submitted, id",
-            values,
-        ).fetchall()
+        if query.fits_task is not None:
+            self._define("fits_task", query.fits_task)
+        select = f"SELECT id, view, submitted FROM jobs WHERE state IS NOT NULL{''.join(conditions)}"
+        if query.most is None:
+            rows = self._read(f"{select} ORDER BY submitted, id", values)
+        else:
+            latest = f"{select} AND state IN {FINAL} ORDER BY submitted DESC, id DESC LIMIT ?"
+            rows = self._read(latest, [*values, query.most])
+            rows += self._read(f"{select} AND state NOT IN {FINAL}", values)
+            rows.sort(key=lambda row: (row[2], row[0]))
+        return self._made([(job, text) for job, text, _ in rows])
+
+    def views_of(self, jobs: Sequence[str]) -> list[View]:
+        """These jobs, as far as they are there."""
+        rows: list[Any] = []
+        for start in range(0, len(jobs), _CHUNK):
+            some = jobs[start : start + _CHUNK]
+            rows += self._read(f"SELECT id, view FROM jobs WHERE state IS NOT NULL AND id IN ({_marks(some)})", some)
+        return self._made(rows)
+
+    def _define(self, name: str, test: Callable[[str], bool]) -> None:
+        """Make a test a function of SQL's, asked once for each value."""
+        self.database.create_function(name, 1, cache(test))
+
+    def _made(self, rows: Sequence[tuple[str, str]]) -> list[View]:
         named = self._members([job for job, _ in rows])
         found = []
         for job, text in rows:
-            one: View = json.loads(text)
-            if job in named:
-                one["experiments"] = [name for name, _ in named[job]]
-                one["tags"] = json.loads(named[job][0][1])
+            task, _, identifier = job.partition("/")
+            one: View = {**self._blank, **json.loads(text)}
+            of = named.get(job, ())
+            one.update(id=job, task=task, identifier=identifier, path=f"{self.root}/jobs/{job}")
+            one["experiments"] = [name for name, _ in of]
+            if of:
+                one["tags"] = json.loads(of[0][1])
             found.append(one)
         return found
 
     def _members(self, jobs: list[str]) -> dict[str, list[tuple[str, str]]]:
         """By job, the experiments that have it, the latest first, and its tags there."""
-        order = {name: number for number, (name,) in enumerate(self._by_age())}
+        order = {name: number for number, name in enumerate(self._by_age())}
+        select = "SELECT job, experiment, tags FROM members"
+        if len(jobs) > 10 * _CHUNK:  # most of them, so all
+            rows = self._read(select)
+        else:
+            rows = []
+            for start in range(0, len(jobs), _CHUNK):
+                some = jobs[start : start + _CHUNK]
+                rows += self._read(f"{select} WHERE job IN ({_marks(some)})", some)
         found: dict[str, list[tuple[str, str]]] = {}
-        for start in range(0, len(jobs), _CHUNK):
-            some = jobs[start : start + _CHUNK]
-            marks = ", ".join("?" * len(some))
-            for job, name, tags in self.database.execute(
-                f"SELECT job, experiment, tags FROM members WHERE job IN ({marks})",
-                some,
-            ):
-                found.setdefault(job, []).append((name, tags))
+        for job, name, tags in rows:
+            found.setdefault(job, []).append((name, tags))
         for of in found.values():
-            of.sort(key=lambda pair: order[pair[0]])
+            if len(of) > 1:
+                of.sort(key=lambda pair: order[pair[0]])
         return found
 
-    def _by_age(self) -> list[tuple[str]]:
-        return self.database.execute("SELECT name FROM experiments ORDER BY updated DESC").fetchall()
+    def _by_age(self) -> list[str]:
+        return [name for (name,) in self._read("SELECT name FROM experiments ORDER BY updated DESC")]
 
     def count(self) -> int:
         """How many jobs there are."""
-        return int(self.database.execute("SELECT count(*) FROM jobs WHERE view IS NOT NULL").fetchone()[0])
+        return int(self._read("SELECT count(*) FROM jobs WHERE state IS NOT NULL")[0][0])
 
     def states_of(self, experiment: str) -> dict[str, int]:
         """How many jobs of an experiment are in which state, as last seen."""
         return dict(
-            self.database.execute(
-                "SELECT state, count(*) FROM jobs JOIN members ON id = job WHERE experiment = ? GROUP BY state",
+            self._read(
+                "SELECT state, count(*) FROM jobs JOIN members ON id = job"
+                " WHERE experiment = ? AND state IS NOT NULL GROUP BY state",
                 (experiment,),
             )
         )
 
     def latest_experiment(self) -> str:
         """The name of the experiment that was run last; "" without any."""
-        row = self.database.execute("SELECT name FROM experiments ORDER BY updated DESC LIMIT 1").fetchone()
-        return str(row[0]) if row else ""
+        return next(iter(self._by_age()), "")
 
     def experiments(self) -> list[dict[str, Any]]:
         """The experiments, the latest first: ``name``, ``updated`` (seconds since 1970), ``script``, ``latest``."""
-        rows = self.database.execute("SELECT name, updated, script, latest FROM experiments ORDER BY updated DESC")
+        rows = self._read("SELECT name, updated, script, latest FROM experiments ORDER BY updated DESC")
         return [
             {"name": name, "updated": updated, "script": script, "latest": json.loads(latest)}
             for name, updated, script, latest in rows
@@ -172,8 +256,9 @@ class Index:
 
     def beginnings(self, text: str, most: int = 200) -> list[str]:
         """Ids of jobs that begin with ``text``, as last seen: for completion, which must be quick."""
-        rows = self.database.execute(
-            "SELECT id FROM jobs WHERE id LIKE ? ESCAPE '\\' OR id LIKE ? ESCAPE '\\' ORDER BY submitted DESC LIMIT ?",
+        rows = self._read(
+            "SELECT id FROM jobs WHERE state IS NOT NULL AND (id LIKE ? ESCAPE '\\' OR id LIKE ? ESCAPE '\\')"
+            " ORDER BY submitted DESC, id DESC LIMIT ?",
             (f"{_literal(text)}%", f"%/{_literal(text)}%", most),
         )
         return [job for (job,) in rows]
@@ -183,9 +268,8 @@ def _conditions(query: Query) -> tuple[list[str], list[Any]]:
     conditions: list[str] = []
     values: list[Any] = []
     if query.states:
-        states = [*query.states, *({"unscheduled", "waiting", "queued", "held", "running"} - set(query.states))]
-        states = [one for one in states if one in query.states or one not in FINAL]
-        conditions.append(f" AND state IN ({', '.join('?' * len(states))})")
+        states = sorted({*query.states, *_LIVE})
+        conditions.append(f" AND state IN ({_marks(states)})")
         values += states
     if query.launcher is not None:
         conditions.append(" AND (launcher = ? OR launcher LIKE ? ESCAPE '\\')")
@@ -196,7 +280,9 @@ def _conditions(query: Query) -> tuple[list[str], list[Any]]:
     if query.experiment is not None:
         conditions.append(" AND id IN (SELECT job FROM members WHERE experiment = ?)")
         values.append(query.experiment)
-    if query.ids:
+    if query.fits_task is not None:
+        conditions.append(" AND fits_task(task)")
+    if 0 < len(query.ids) <= _LIKES:
         likes = []
         for one in query.ids:
             likes += ["id LIKE ? ESCAPE '\\'"] * 2
@@ -210,39 +296,97 @@ def _literal(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
-def _directories(root: Path) -> Iterator[tuple[str, int]]:
-    """The ids of all jobs, and when their directories changed (nanoseconds)."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(root / "jobs") as tasks:
-        for task in tasks:
-            if not task.is_dir():
-                continue
-            with os.scandir(task.path) as entries:
-                if not is_job_id(f"{task.name}/0"):
+def _marks(values: Sequence[Any]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _changes(root: Path, known: dict[str, int]) -> list[tuple[str, int]]:
+    """The jobs whose directories changed, and when (nanoseconds); what is there is taken out of ``known``.
+
+    :raises WorkspaceError: the workspace cannot be read
+    """
+    found = []
+    try:
+        for task in _entries(root / "jobs"):
+            prefix = f"{task.name}/"
+            for entry in _entries(task.path):
+                job = prefix + entry.name
+                try:
+                    changed = entry.stat().st_mtime_ns
+                except FileNotFoundError:
                     continue
-                for entry in entries:
-                    if entry.name.isalnum() and entry.name.isascii() and entry.is_dir():
-                        with contextlib.suppress(FileNotFoundError):
-                            yield f"{task.name}/{entry.name}", entry.stat().st_mtime_ns
+                if known.get(job) == changed:
+                    del known[job]
+                elif is_job_id(job) and _is_text(job) and entry.is_dir():
+                    known.pop(job, None)
+                    found.append((job, changed))
+    except OSError as error:
+        raise WorkspaceError(f"the workspace cannot be read: {error.strerror}", where=str(error.filename)) from error
+    return found
+
+
+def _entries(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+    """What a folder holds; nothing if it is none, or has gone."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder) as entries:
+        yield from entries
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is Unicode: other folders are none of ours."""
+    return name.isascii() or not any("\ud800" <= one <= "\udfff" for one in name)
+
+
+def _experiments(root: Path) -> dict[str, tuple[Path, int]]:
+    """The files of the experiments, and when they changed."""
+    found = {}
+    for path in (root / "experiments").glob("*/experiment.json"):
+        with contextlib.suppress(OSError):
+            if _is_text(path.parent.name):
+                found[path.parent.name] = path, path.stat().st_mtime_ns
+    return found
+
+
+def _trusted(changed: int, now: int) -> int:
+    """A time to compare with the next one; that of a late change equals no other, so that it is read again."""
+    return changed if changed < now - _LATELY else -changed
 
 
 def _file(root: Path, environ: Mapping[str, str]) -> Path:
+    """Each machine has its own: several of them may share the user's home, and no memory."""
     cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    name = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:20]
+    name = hashlib.sha256(os.fsencode(root.resolve()) + b"\0" + os.uname().nodename.encode()).hexdigest()[:20]
     return cache / "xpm-hpc" / "index" / f"{name}.sqlite"
+
+
+def _remove(path: Path) -> None:
+    """Remove a database, its file first: what is beside it means nothing without."""
+    for one in (path, *sorted(path.parent.glob(f"{path.name}-*"))):
+        with contextlib.suppress(OSError):
+            one.unlink()
 
 
 def _open(path: Path) -> sqlite3.Connection:
     """The database at ``path``, made anew if it is damaged or of another version; in memory if it cannot be there."""
-    for attempt in (1, 2):
+    for _attempt in (1, 2):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            _try_locks(path.parent)
             return _connect(str(path))
-        except (OSError, sqlite3.Error):
-            if attempt == 1:
-                for one in path.parent.glob(f"{path.name}*"):
-                    with contextlib.suppress(OSError):
-                        one.unlink()
+        except (OSError, sqlite3.OperationalError):
+            break
+        except sqlite3.DatabaseError:
+            _remove(path)
     return _connect(":memory:")
+
+
+def _try_locks(folder: Path) -> None:
+    """
+    :raises OSError: the file system has no locks; SQLite would take that for somebody else's lock, and wait
+    """
+    if fcntl is None:
+        return
+    with (folder / ".lock").open("ab") as file, contextlib.suppress(BlockingIOError):
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -260,8 +404,9 @@ def _connect(path: str) -> sqlite3.Connection:
                     for statement in filter(str.strip, _TABLES.split(";")):
                         database.execute(statement)
                     database.execute(f"PRAGMA user_version = {_VERSION}")
-        database.execute("SELECT id, changed FROM jobs LIMIT 1")
-        database.execute("SELECT name, changed FROM experiments LIMIT 1")
+        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+        if not {"jobs", "experiments", "members"} <= tables:
+            raise sqlite3.DatabaseError("not ours")
     except BaseException:
         database.close()
         raise

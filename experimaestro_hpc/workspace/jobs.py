@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..agent.layout import Layout
 from ..errors import WorkspaceError
-from .experiments import experiments
 
 View = dict[str, Any]
 FINAL = ("done", "failed")
-
-
-def load_jobs(root: Path) -> list[View]:
-    """All jobs of a workspace, as far as this machine knows, the latest submitted last."""
-    layout = Layout(root)
-    named = experiments(root)
-    found = []
-    for job in layout.jobs():
-        record = layout.record(job)
-        if record:
-            of = [one for one in named if job in one.jobs]
-            found.append(
-                view(layout, job, record, layout.marker(job), [one.name for one in of], _tags(of, job, record))
-            )
-    return sorted(found, key=lambda one: (one["submitted"] or 0, one["id"]))
-
-
-def _tags(of: Sequence[Any], job: str, record: Mapping[str, Any]) -> dict[str, Any]:
-    """A job's tags in the latest experiment that has it."""
-    tags: dict[str, Any] = dict(of[0].jobs[job].get("tags") or {}) if of else dict(record.get("tags") or {})
-    return tags
+#: lines of a log that are shown
+LAST_LINES = 12
 
 
 def view(
@@ -110,16 +91,47 @@ def update(one: View, state: Mapping[str, Any]) -> None:
         one["progress"] = progress
 
 
+def by_launcher(views: Iterable[View], without: str | None = None) -> dict[str, list[View]]:
+    """Jobs by the launcher that they were submitted to.
+
+    :param without: the key for jobs that have none; None: they are left out
+    """
+    found: dict[str, list[View]] = {}
+    for one in views:
+        launcher = one["launcher"] or without
+        if launcher is not None:
+            found.setdefault(launcher, []).append(one)
+    return found
+
+
+def last_lines(layout: Layout, job: str, count: int = LAST_LINES) -> list[str]:
+    """The end of a job's error log, or of its output if there is no error."""
+    for ending in ("err", "out"):
+        path = Path(f"{layout.stem(job)}.{ending}")
+        try:
+            with path.open("rb") as file:
+                file.seek(0, 2)
+                file.seek(max(0, file.tell() - 16384))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            continue
+        if lines:
+            return lines[-count:]
+    return []
+
+
 def resolve(views: Iterable[View], wanted: Sequence[str]) -> list[View]:
     """The jobs whose identifier, or ``task/identifier``, begins with one of ``wanted``.
 
     :raises WorkspaceError: a prefix fits no job, or several
     """
     views = list(views)
+    named = sorted((one[key], number) for number, one in enumerate(views) for key in ("identifier", "id"))
     found: dict[str, View] = {}
     for prefix in wanted:
         text = prefix.strip().lower()
-        fits = [one for one in views if text and (one["identifier"].startswith(text) or one["id"].startswith(text))]
+        between = named[bisect_left(named, (text,)) : bisect_left(named, (f"{text}\U0010ffff",))] if text else []
+        fits = [views[number] for number in sorted({number for _, number in between})]
         if not fits:
             raise WorkspaceError(f"no job begins with {prefix!r}", hint="see: xpm-hpc jobs")
         if len(fits) > 1:

@@ -11,6 +11,13 @@ from .jobs import View
 
 #: what is asked for next time, in terms of the most that was used
 MARGIN = 1.3
+#: seconds; of a shorter job the start-up is most of its CPU time, and says nothing
+LEAST = 1.0
+
+HEADERS = (
+    *("task", "jobs", "time asked", "longest", "memory asked", "largest", "cores asked", "busy", "GPUs asked"),
+    "ask for",
+)
 
 
 class Usage(NamedTuple):
@@ -23,6 +30,7 @@ class Usage(NamedTuple):
     :ivar memory: bytes asked for
     :ivar largest: bytes that the largest used
     :ivar cores: cores asked for
+    :ivar gpus: GPUs asked for; what they did is not measured
     :ivar busy: cores that the busiest kept busy, on average over its time
     :ivar advice: what to ask for next time
     """
@@ -35,6 +43,7 @@ class Usage(NamedTuple):
     largest: float
     cores: int | None
     busy: float
+    gpus: int | None
     advice: str
 
     def row(self) -> list[str]:
@@ -48,6 +57,7 @@ class Usage(NamedTuple):
             format_memory(_rounded(self.largest, 1024**2)),
             str(self.cores or ""),
             f"{self.busy:.1f}",
+            str(self.gpus or ""),
             self.advice,
         ]
 
@@ -67,15 +77,24 @@ def _of(task: str, views: list[View]) -> Usage:
 
     longest = max(one["used"]["wall"] for one in views)
     largest = max(one["used"].get("max_rss") or 0 for one in views)
-    busy = max((one["used"].get("cpu") or 0) / one["used"]["wall"] for one in views)
+    busy = max((one["used"].get("cpu") or 0) / max(one["used"]["wall"], LEAST) for one in views)
     advice = Resources(
         cores=max(1, math.ceil(busy - 0.1)),
-        memory=_rounded(largest * MARGIN, 256 * 1024**2) if largest else None,
+        memory=_rounded(largest * MARGIN, 64 * 1024**2) if largest else None,
         duration=_rounded(longest * MARGIN, 60),
         gpus=asked("gpus"),
     )
     return Usage(
-        task, len(views), asked("duration"), longest, asked("memory"), largest, asked("cores"), busy, str(advice)
+        task=task,
+        jobs=len(views),
+        duration=asked("duration"),
+        longest=longest,
+        memory=asked("memory"),
+        largest=largest,
+        cores=asked("cores"),
+        busy=busy,
+        gpus=asked("gpus"),
+        advice=str(advice),
     )
 
 

@@ -157,12 +157,14 @@ class Desk:
         transport: str = "auto",
         workdir: str | None = None,
         more: str = "",
+        top: str = "",
     ) -> str:
         """Write a launcher file for the cluster into the user's configuration; its name."""
         name = name or self.cluster
         text = f"""\
 scheduler = "{self.site.scheduler}"
 workdir = {json.dumps(self.workdir if workdir is None else workdir, ensure_ascii=False)}
+{top}
 [connector]
 type = "ssh"
 host = "{host or name}"

@@ -129,7 +129,8 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=1
 
 GresTypes=gpu
-NodeName=c[1-2] CPUs=16 CoresPerSocket=16 RealMemory=16000 Gres=gpu:h100:{GPUS_PER_NODE} State=UNKNOWN
+NodeName=c1 CPUs=16 CoresPerSocket=16 RealMemory=16000 Gres=gpu:h100:{GPUS_PER_NODE} Feature=rack1 State=UNKNOWN
+NodeName=c2 CPUs=16 CoresPerSocket=16 RealMemory=16000 Gres=gpu:h100:{GPUS_PER_NODE} Feature=rack2 State=UNKNOWN
 {private_nodes()}PartitionName=cpu Nodes=c[1-2] Default=YES MaxTime=1-00:00:00 PriorityTier=10 PreemptMode=OFF
 PartitionName=gpu Nodes=c[1-2] MaxTime=02:00:00 PriorityTier=10 PreemptMode=OFF
 PartitionName=scav Nodes=c[1-2] MaxTime=1-00:00:00 PriorityTier=1 PreemptMode=REQUEUE

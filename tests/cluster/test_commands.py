@@ -215,11 +215,12 @@ def test_kill_a_waiting_job(under_way):
     assert states(under_way)["concat"] == ("failed", "cancelled")
 
 
-@only("slurm", "OAR has no option to begin later, other than a reservation")
 def test_kill_queued_jobs(desk):
-    start_later(desk, 'begin = "now+1hour"')
+    later = {"slurm": 'begin = "now+1hour"', "oar": 'type = "postpone=2036-01-01 00:00:00"'}
+    start_later(desk, later[desk.site.scheduler])
     assert states(desk) == {"hello": ("queued", None), "world": ("queued", None), "concat": ("waiting", None)}
-    assert desk.jobs()["hello"]["detail"] == "BeginTime"
+    if desk.site.scheduler == "slurm":
+        assert desk.jobs()["hello"]["detail"] == "BeginTime"
     ids = [job["identifier"] for job in desk.jobs().values()]
     desk.run("xpm-hpc", "jobs", "kill", *ids, "--workdir", "work").ok()
     assert {state for state, _ in states(desk).values()} == {"failed"}
@@ -244,7 +245,7 @@ def test_no_task_runs_without_its_parents(desk):
 
 
 def start_later(desk: Desk, option: str):
-    """Submit GATED's jobs with an option of sbatch's that keeps them from starting."""
+    """Submit GATED's jobs with an option of the scheduler's that keeps them from starting."""
     desk.write("gated.py", GATED)
     desk.launcher(more=f"[defaults]\n{option}\n")
     desk.run("xpm-hpc", "run", "--launcher", desk.cluster, "--detach", "gated.py", "--", "work").ok()

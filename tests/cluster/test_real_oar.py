@@ -84,3 +84,102 @@ def test_a_server_that_is_away_when_jobs_are_submitted(desk):
     desk.await_native(*["COMPLETED"] * 3)
     desk.jobs()
     assert desk.results("concat.out") == ["HELLO WORLD\n"]
+
+
+ASKS = """
+import os, sys
+from experimaestro_hpc import Param, Task, experiment
+
+class Look(Task):
+    asked: Param[str]
+
+    def execute(self):
+        print(os.environ.get("CUDA_VISIBLE_DEVICES"))
+
+with experiment(sys.argv[1], "asks"):
+    for asked in sys.argv[2:]:
+        Look(asked=asked).submit(resources=asked)
+"""
+EVERYTHING = """
+[defaults]
+resource = "/host=1/cpu=1/core=2,walltime=0:20"
+queue = "besteffort"
+property = "cluster = 'rig' OR mem < 0"
+type = ["besteffort", "idempotent"]
+project = "my project"
+notify = "mail:alice@localhost"
+checkpoint = 33
+signal = 10
+walltime = "0:30"
+host_property = "host"
+core_property = "core"
+gpu_property = "gpu"
+gpu_model_property = "gpu_model"
+gpu_memory_property = "gpu_mem"
+memory_property = "mem"
+memory_unit = "M"
+"""
+
+
+def test_what_is_asked_for_is_what_oar_is_asked_and_gives(desk):
+    """Every option of a launcher, and every amount that a task can ask for, as OAR itself understood it."""
+    desk.write("asks.py", ASKS)
+    desk.launcher(more=EVERYTHING)
+    one, two, three = (
+        "gpu(model=FakeGPU, mem=20G) * 2 & mem=8G & duration=10m",
+        "cores=3 & nodes=2 & duration=90s",
+        "any",
+    )
+    desk.run("xpm-hpc", "run", "--launcher", desk.cluster, "asks.py", "--", "work", one, two, three).ok()
+    listed = desk.run("xpm-hpc", "jobs", "--json", "--workdir", "work").json()
+    jobs = {
+        json.loads((desk.outside(job["path"]) / "params.json").read_text())["configs"][0]["params"]["asked"]: job
+        for job in listed
+    }
+    natives = {asked: job["native_id"] for asked, job in jobs.items()}
+    shown = json.loads(
+        desk.on_login("oarstat", "-J", "-f", *(word for id_ in natives.values() for word in ("-j", id_)))
+    )
+    found = {asked: shown[native] for asked, native in natives.items()}
+    wanted = {asked: job["wanted_resources"].strip() for asked, job in found.items()}
+    assert {asked: text.partition("}")[2].strip('" ') for asked, text in wanted.items()} == {
+        one: "/host=1/gpu=2,walltime=0:10:0",
+        two: "/host=2/core=3,walltime=0:1:30",
+        three: "/host=1/cpu=1/core=2,walltime=0:20:0",
+    }
+    assert {asked: len(job["assigned_resources"]) for asked, job in found.items()} == {one: 8, two: 6, three: 2}
+    assert {asked: len(job["assigned_network_address"]) for asked, job in found.items()} == {one: 1, two: 2, three: 1}
+    for asked, job in found.items():
+        assert (job["queue"], job["project"], sorted(job["types"])) == (
+            "besteffort",
+            "my project",
+            ["besteffort", "idempotent"],
+        )
+        assert "cluster = 'rig' OR mem < 0" in job["properties"], asked
+    asked_for = ("gpu_model = 'FakeGPU'", "gpu_mem >= 20480", "mem >= 8192")
+    assert [all(term in found[asked]["properties"] for term in asked_for) for asked in (one, two, three)] == [
+        True,
+        False,
+        False,
+    ]
+    ids = ",".join(natives.values())
+    row = desk.rig.oar_sql(f"SELECT DISTINCT checkpoint, checkpoint_signal, notify FROM jobs WHERE job_id IN ({ids})")
+    assert row == "33|10|mail:alice@localhost\n"
+    # what the tasks see is what OAR gave
+    for asked, job in jobs.items():
+        given = ",".join(str(id_) for id_ in found[asked]["assigned_resources"])
+        first = found[asked]["assigned_network_address"][0] if asked == two else ""
+        here = f" AND network_address = '{first}'" if first else ""
+        query = f"SELECT DISTINCT gpudevice FROM resources WHERE resource_id IN ({given}){here} ORDER BY 1"
+        devices = ",".join(desk.rig.oar_sql(query).split())
+        assert (desk.outside(job["path"]) / "look.out").read_text() == f"{devices}\n", asked
+
+
+def test_a_task_that_is_to_be_held(desk):
+    desk.write("asks.py", ASKS)
+    desk.launcher(more="[defaults]\nhold = true\n")
+    desk.run("xpm-hpc", "run", "--detach", "--launcher", desk.cluster, "asks.py", "--", "work", "any").ok()
+    (job,) = desk.run("xpm-hpc", "jobs", "--json", "--workdir", "work").json()
+    assert job["state"] == "held"
+    desk.site.release(desk.rig, desk.user, [job["native_id"]])
+    wait_for(lambda: desk.markers() == ["look.done"], "the end")

@@ -480,17 +480,32 @@ def test_launchers(call, nobodys_home):
     (own / "mine.toml").write_text('scheduler = "local"\n')
     try:
         found = {one["name"]: one for one in json.loads(call("launchers", "--json").out)}
-        assert {name: one["whose"] for name, one in found.items()} == {
-            "local": "shipped",
-            "mine": "user",
-            "oar": "shipped",
-            "slurm": "shipped",
-        }
+        whose = {name: one["whose"] for name, one in found.items()}
+        assert {"local", "oar", "slurm", "lumi", "g5k-lille"} <= whose.keys()
+        assert whose == {**dict.fromkeys(whose, "shipped"), "mine": "user"}
         assert call("launchers", "show", "mine").out == f'# {own}/mine.toml\nscheduler = "local"\n'
         assert "mine" in call("launchers").out
         (own / "mine.toml").write_text('schedular = "local"\n')
         ran = call("launchers", "show", "mine")
         assert (ran.code, "schedular" in ran.err, "Traceback" in ran.err) == (2, True, False)
+    finally:
+        (own / "mine.toml").unlink()
+
+
+def test_fit_looks_at_ones_own_launchers_or_at_those_that_ship(call, nobodys_home):
+    asked = "gpu(model=gh200) * 4"
+    found = {one["launcher"]: one["fits"] for one in json.loads(call("launchers", "fit", asked, "--json").out)}
+    assert found["daint"] and not found["lumi"]
+    own = nobodys_home / "config" / "xpm-hpc" / "launchers"
+    own.mkdir(parents=True, exist_ok=True)
+    text = 'scheduler = "slurm"\n[[partitions]]\nname = "a"\n[partitions.options]\npartition = "b"\nqos = "long"\n'
+    (own / "mine.toml").write_text(text)
+    try:
+        ran = call("launchers", "fit", asked, "--json")
+        assert (ran.code, [one["launcher"] for one in json.loads(ran.out)]) == (1, ["mine"])
+        shown = call("launchers", "fit", "cores=4").out
+        assert "mine" in shown and "--partition=b" in shown and "--qos=long" in shown and "daint" not in shown
+        assert call("launchers", "fit", asked, "--launcher", "daint").code == 0
     finally:
         (own / "mine.toml").unlink()
 
@@ -514,7 +529,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path, jobs, options):
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-HEAVY = ("fabric", "paramiko", "jinja2", "tabulate", "tqdm", "invoke", "cryptography", "markupsafe")
+HEAVY = ("fabric", "paramiko", "jinja2", "tqdm", "invoke", "cryptography", "markupsafe")
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,13 @@ def test_the_smallest_file() -> None:
             ["a", "b"],
         ),
         ("[mirror]", lambda it: it.mirror, Mirror()),
+        ('template = "site.sh.j2"', lambda it: it.template, "site.sh.j2"),
+        (
+            '[[partitions]]\nname = "a"\n[partitions.options]\nqos = "long"\npartition = false\nt = ["x"]',
+            lambda it: it.partitions[0].options,
+            {"qos": "long", "partition": False, "t": ["x"]},
+        ),
+        ('[[partitions]]\nname = "a"\noptions = { n = 2 }', lambda it: it.partitions[0].options, {"n": 2}),
     ],
 )
 def test_values(lines: str, get: Any, expected: object) -> None:
@@ -161,7 +168,7 @@ PART = LOCAL + '[[partitions]]\nname = "gpu"\n'
             LOCAL + "zzz = 1",
             2,
             "unknown key 'zzz' in the launcher; known: scheduler, workdir, connector, "
-            "environment, defaults, partitions, mirror, slots, template",
+            "environment, defaults, partitions, mirror, processes, slots, template",
         ),
         (LOCAL + "host = 1", 2, "unknown key 'host' in the launcher; it belongs in [connector]"),
         (
@@ -766,6 +773,7 @@ def test_shipped_data_of_a_wheel_comes_first(tmp_path: Path, monkeypatch: pytest
 CPU = Partition("cpu", max_time=86400, cores=32, memory=128 * G, nodes=4)
 GPU = Partition("gpu", max_time=7200, cores=16, memory=64 * G, gpus=Gpus("h100", 4, 80 * G), nodes=1)
 ANY = Partition("any", gpus=Gpus(count=2))
+SXM = Partition("sxm", gpus=Gpus("A100-SXM4-40GB", 4, 40 * G))
 
 
 @pytest.mark.parametrize(
@@ -795,6 +803,10 @@ ANY = Partition("any", gpus=Gpus(count=2))
         ((GPU,), "cpu", "any", "any", None),
         ((GPU,), "cpu", "cores=2", None, "gpu"),
         ((GPU,), "cpu", "gpu * 8 | any", "any", None),
+        # a model is known by some of its words
+        ((CPU, SXM), None, "gpu(model=a100)", None, "sxm"),
+        ((CPU, SXM), None, "gpu(model=A100-40GB)", None, "sxm"),
+        ((SXM, GPU), None, "gpu(model=h100)", None, "gpu"),
     ],
 )
 def test_choose_partition(
@@ -808,6 +820,32 @@ def test_choose_partition(
     launcher = Launcher("here", "slurm", defaults=defaults, partitions=partitions)
     chosen, found = choose_partition(launcher, Resources.parse(asked))
     assert (chosen, found and found.name) == (Resources.parse(choice or asked), partition)
+
+
+@pytest.mark.parametrize("asked", ["gpu(model=a10)", "gpu(model=sxm)", "gpu(model=A100-SXM4-80GB)"])
+def test_other_models(asked: str) -> None:
+    with pytest.raises(ResourceError, match="has GPUs of type A100-SXM4-40GB"):
+        choose_partition(Launcher("here", "slurm", partitions=(CPU, SXM)), Resources.parse(asked))
+
+
+@pytest.mark.parametrize(
+    ("defaults", "options", "asked", "partition"),
+    [
+        ({"time": "20:00:00"}, {}, "any", "long"),
+        ({"time": "20:00:00"}, {}, "duration=1h", "short"),
+        ({"time": "20:00:00"}, {"time": "1:00:00"}, "any", "short"),
+        ({"mem": "64G"}, {}, "any", "long"),
+        ({"mem": "64G"}, {"mem": False}, "any", "short"),
+        ({"mem": "64G", "time": "20:00:00"}, {"mem": False}, "any", "long"),
+    ],
+)
+def test_what_the_launcher_asks_for_must_fit_too(
+    defaults: dict[str, Any], options: dict[str, Any], asked: str, partition: str
+) -> None:
+    short = Partition("short", max_time=7200, memory=32 * G, options=options)
+    launcher = Launcher("here", "slurm", defaults=defaults, partitions=(short, Partition("long")))
+    _, found = choose_partition(launcher, Resources.parse(asked))
+    assert found is not None and found.name == partition
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ import pytest
 
 from experimaestro_hpc.agent.layout import Layout
 from experimaestro_hpc.driver import monitor as monitor_module
-from experimaestro_hpc.driver.monitor import Monitor, count, describe, duration, first_line, last_lines, short
+from experimaestro_hpc.driver.monitor import Monitor, count, describe
 from experimaestro_hpc.errors import ConnectionFailed
+from experimaestro_hpc.workspace.jobs import last_lines
+from experimaestro_hpc.workspace.words import duration, first_line, short
 
 JOB = "test.say/0123456789abcdef"
 

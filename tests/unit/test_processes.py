@@ -8,6 +8,7 @@ import signal
 
 import pytest
 from job_directory import LONG, Job, Workspace
+from test_shipped import each_python
 
 TASKS = """
 import os, signal, socket, sys, time
@@ -48,6 +49,15 @@ def test_each_knows_its_rank(workspace):
     assert (ended.returncode, ended.stderr, ended.stdout) == (0, "", "0 0 0 3 3 127.0.0.1\n")
     assert job.text("act.rank2.out") == "2 2 0 3 3 127.0.0.1\n"
     assert job.markers == [".done"]
+
+
+@each_python
+def test_every_python(workspace, python):
+    job = act(
+        workspace, "progress(0.5)\nif RANK == '1': raise ValueError('odd')\ntime.sleep(60)", count=2, name="Resume"
+    )
+    assert job.run(python=python).returncode == 1
+    assert job.marker["message"] == f"rank 1 on {os.uname().nodename}: ValueError: odd"
 
 
 def test_logs_of_the_others_are_files_of_their_own_and_none_is_empty(workspace):

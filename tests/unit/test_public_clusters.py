@@ -81,6 +81,12 @@ FITS = [
     ("g5k-lyon", "cores=16 & mem=64G", "nova", ["memnode >= 65536", "/host=1/core=16", "!exotic"]),
     ("g5k-lyon", "gpu(model=a100)", "sirius", ["--type exotic"]),
     ("g5k-luxembourg", "gpu(model=mi210) * 4", "larochette", ["cluster='larochette'"]),
+    ("g5k-grenoble", "cores=32 & mem=192G", "dahu", ["cluster='dahu'", "memnode >= 196608", "!--queue"]),
+    ("g5k-grenoble", "gpu(model=l40s) * 2", "kinovis", ["gpu_model = 'L40S'", "/host=1/gpu=2"]),
+    ("g5k-nantes", "cores=20", "ecotype", ["--queue default", "cluster='ecotype'"]),
+    ("g5k-rennes", "cores=52", "paradoxe", ["cluster='paradoxe'"]),
+    ("g5k-rennes", "gpu", None, ["paradoxe: has no GPUs, 1 asked"]),
+    ("g5k-toulouse", "nodes=2 & cores=32", "montcalm", ["/host=2/core=32"]),
     ("g5k-sophia", "gpu(model=h100) & duration=3 days", None, ["musa: allows 2-00:00:00 for a job, 3-00:00:00 asked"]),
 ]
 

@@ -17,7 +17,8 @@ from experimaestro_hpc.schedulers.base import Status
 from experimaestro_hpc.schedulers.command import Commands
 from experimaestro_hpc.schedulers.pyslurm_child import accounting_row, queue_row
 from experimaestro_hpc.schedulers.pyslurm_query import Pyslurm, Unusable, check_series, installed, rows_of, series
-from experimaestro_hpc.schedulers.slurm import Slurm, parse_queue, read_accounting
+from experimaestro_hpc.schedulers.slurm import Slurm
+from experimaestro_hpc.schedulers.slurm_answers import parse_queue, read_accounting
 
 # --- Records, as pyslurm 25.11 gives them of Slurm 26.05; it has None for zero
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from experimaestro_hpc.driver.data import shipped_data
 from experimaestro_hpc.driver.environment import Environment
 from experimaestro_hpc.driver.script import ScriptJob, Scripts, Stage, quoted
-from experimaestro_hpc.errors import SubmissionError, TemplateError
+from experimaestro_hpc.errors import LauncherError, TemplateError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers.base import Request
 
@@ -251,7 +251,7 @@ def test_setup_comes_before_the_task_and_its_words_go_to_the_log(place):
 
 def test_a_directive_that_does_not_fit_on_a_line_is_refused():
     job = replace(PLAIN, request=Request("x", options={"comment": "a\n#SBATCH --uid=root"}))
-    with pytest.raises(SubmissionError, match="control character"):
+    with pytest.raises(LauncherError, match="control character"):
         SCRIPTS.render(job)
 
 

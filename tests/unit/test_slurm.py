@@ -10,27 +10,36 @@ from typing import Any
 
 import pytest
 
-from experimaestro_hpc.errors import SubmissionError
+from experimaestro_hpc.errors import LauncherError, SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import command as command_module
 from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, Request, Status, Submission
 from experimaestro_hpc.schedulers.command import Commands, SharedText, clean_environment
-from experimaestro_hpc.schedulers.slurm import (
-    Slurm,
-    directive,
+from experimaestro_hpc.schedulers.slurm import Slurm
+from experimaestro_hpc.schedulers.slurm_answers import (
     ended_status,
     expand,
-    job_name,
-    options_of,
     parse_accounting,
     parse_queue,
     parse_shown,
     parse_size,
     parse_submitted,
     queue_status,
-    ranges,
     used_of,
 )
+from experimaestro_hpc.schedulers.slurm_request import directive, job_name, options_of, ranges
+
+BAD_FLAGS = [
+    "",
+    "gpus=2",
+    "--gpus",
+    "--gpus=all",
+    "--mem={count}",
+    "--gpus={n}",
+    "--gpus={count",
+    "--gpus={count!r}",
+    4,
+]
 
 #: what sbatch says of each limit, after the line that names it
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)"
@@ -71,9 +80,16 @@ def test_directive(value, line):
     assert directive("x", value) == f"#SBATCH {line}"
 
 
+@pytest.mark.parametrize("flag", BAD_FLAGS)
+def test_a_gpu_flag_that_is_none(flag):
+    with pytest.raises(LauncherError, match="gpu_flag cannot be") as caught:
+        options_of(request("gpu", options={"gpu_flag": flag}))
+    assert "--gpus-per-node={count}" in caught.value.hint
+
+
 @pytest.mark.parametrize("value", ["a\nb", "a\r", "\0", "\t", ["a", "b\n#SBATCH --uid=0"]])
 def test_a_directive_stays_on_its_line(value):
-    with pytest.raises(SubmissionError, match="control character"):
+    with pytest.raises(LauncherError, match="control character"):
         directive("x", value)
 
 
@@ -109,6 +125,36 @@ def test_a_directive_stays_on_its_line(value):
         # Slurm refuses these together
         ("mem=4G", {"options": {"mem-per-cpu": "2G"}}, {"mem": "4096M"}),
         ("mem=4G", {"options": {"mem-per-gpu": "2G"}}, {"mem": "4096M"}),
+        # what the partition says, over the launcher
+        ("any", {"partition": "big", "partition_options": {"partition": "gpu"}}, {"partition": "gpu"}),
+        ("any", {"partition": "big", "partition_options": {"partition": False}}, {}),
+        (
+            "any",
+            {"options": {"account": "a", "qos": "q"}, "partition_options": {"account": "b", "constraint": "x&y"}},
+            {"account": "b", "qos": "q", "constraint": "x&y"},
+        ),
+        # false leaves an option out, whoever asks for it
+        ("any", {"options": {"requeue": False}}, {}),
+        ("any", {"options": {"account": "a"}, "partition_options": {"account": False}}, {}),
+        ("any", {"options": {"mem": False}, "partition_options": {"mem": "4G"}}, {"mem": "4G"}),
+        ("mem=4G & cores=2", {"options": {"mem": False}}, {"cpus-per-task": 2}),
+        # forms of the GPU flag
+        ("gpu * 2", {"options": {"gpu_flag": "--gpus-per-node={count}"}}, {"gpus-per-node": "2"}),
+        ("gpu * 2", {"options": {"gpu_flag": "--gres=gpu:{count}"}, "gpu_type": "h100"}, {"gres": "gpu:2"}),
+        ("gpu * 2 & nodes=3", {"options": {"gpu_flag": "--gpus={total}"}}, {"nodes": 3, "gpus": "6"}),
+        (
+            "gpu * 2",
+            {"options": {"gpu_flag": "--gpus={total}", "gpus-per-node": 1}, "gpu_type": "h100"},
+            {"gpus": "2"},
+        ),
+        ("gpu", {"options": {"gpu_flag": "--gpus-per-node={type}:{count}"}}, {"gpus-per-node": "1"}),
+        ("gpu(model=a100)", {"options": {"gpu_flag": "--gpus={type}:{total}"}}, {"gpus": "a100:1"}),
+        (
+            "gpu",
+            {"options": {"gpu_flag": "--gpus=1{total}"}, "partition_options": {"gpu_flag": "--gres=gpu:{count}"}},
+            {"gres": "gpu:1"},
+        ),
+        ("any", {"options": {"gpu_flag": "--gpus={total}"}}, {}),
         # what comes of the log
         ("any", {"log": "100%.err"}, {"output": "100%%.err", "error": "100%%.err"}),
         ("any", {"array": True}, {"output": "%a.log", "error": "%a.log"}),
@@ -349,12 +395,25 @@ Welcome to sacct
 21.batch|COMPLETED|0:0|node1||9999K|00:00:10|cpu=1|batch
 """
     assert parse_accounting(out, ["17", "18", "19", "20", "21", *ELEMENTS]) == {
-        "17": Status("ended", "", "COMPLETED", 0, "node1", "say-0f0f", {"cpu": 62.0, "max_rss": 1536 * 1024}),
+        "17": Status("ended", "", "COMPLETED", 0, "node1", "say-0f0f", used={"cpu": 62.0, "max_rss": 1536 * 1024}),
         "123_0": Status(
-            "ended", "exit", "FAILED", 1, "node2", "a|b", {"cpu": 86401.5, "gpus": "2", "max_rss": 2048 * 1024}
+            "ended", "exit", "FAILED", 1, "node2", "a|b", used={"cpu": 86401.5, "gpus": "2", "max_rss": 2048 * 1024}
         ),
         "19": Status("ended", "cancelled", "CANCELLED by 1001", 0, "", "x"),
     }
+
+
+def test_a_step_without_memory_explains_why_its_job_failed():
+    """The processes of a task on several nodes are a step."""
+    rows = """\
+17|FAILED|9:0|node1|None||00:00:01||x
+17.batch|FAILED|9:0|node1|||00:00:01||batch
+17.0|OUT_OF_MEMORY|0:125|node[1-2]||9K|00:00:01||python3
+18|COMPLETED|0:0|node1|None||00:00:01||x
+18.0|OUT_OF_MEMORY|0:125|node[1-2]||9K|00:00:01||python3
+"""
+    found = parse_accounting(rows, ["17", "18"])
+    assert (found["17"].reason, found["18"].reason) == ("out_of_memory", "")
 
 
 @pytest.mark.parametrize(

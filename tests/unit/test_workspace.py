@@ -12,8 +12,9 @@ from contract import FIELDS
 
 from experimaestro_hpc.errors import WorkspaceError
 from experimaestro_hpc.workspace.diff import ABSENT, Difference, differences
-from experimaestro_hpc.workspace.experiments import check_name, experiments, note_jobs
-from experimaestro_hpc.workspace.jobs import load_jobs, resolve, update
+from experimaestro_hpc.workspace.experiments import ExperimentRecord, check_name, note_jobs, read_experiment
+from experimaestro_hpc.workspace.index import Index
+from experimaestro_hpc.workspace.jobs import resolve, update
 from experimaestro_hpc.workspace.recent import find_workspace, remember
 
 SAY, OTHER = "test.say/" + "ab" * 32, "test.other/" + "cd" * 32
@@ -26,6 +27,27 @@ def write(root: Path, job: str, **files: Any) -> None:
     for name, content in files.items():
         text = content if isinstance(content, str) else json.dumps(content)
         (folder / name.replace("__", ".")).write_text(text)
+
+
+def load_jobs(root: Path) -> list[dict[str, Any]]:
+    """All jobs of a workspace, as an index finds them that was not there before."""
+    index = Index(root, {"XDG_CACHE_HOME": f"{root}/.cache"})
+    try:
+        index.update()
+        return index.views()
+    finally:
+        index.close()
+
+
+def experiments(root: Path) -> list[ExperimentRecord]:
+    """All experiments of a workspace, the latest first, each as the index and its own file have it."""
+    index = Index(root, {"XDG_CACHE_HOME": f"{root}/.cache"})
+    try:
+        index.update()
+        names = [one["name"] for one in index.experiments()]
+    finally:
+        index.close()
+    return [found for name in names if (found := read_experiment(root / "experiments" / name / "experiment.json"))]
 
 
 def one(root: Path) -> dict[str, Any]:

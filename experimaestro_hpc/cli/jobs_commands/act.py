@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from ...driver.monitor import short
-from ...driver.refresh import by_launcher, forget_ends, look, session_of
+from ...driver.refresh import Refresher, forget_ends, look
 from ...errors import WorkspaceError
-from ...workspace.jobs import FINAL, View
-from ..options import workdir_option
+from ...workspace.index import Index
+from ...workspace.jobs import FINAL, View, by_launcher
+from ...workspace.words import count_of, short
+from ..options import report, workdir_option
 from ..select import Filters, agreed, chosen, filter_options, ids_argument, opened, yes_option
 
 #: seconds that `kill` waits for the jobs to end
 KILL_PATIENCE = 30.0
+#: the states of jobs that need no more waiting
+OVER = (*FINAL, "unscheduled")
 
 
 @click.command(name="kill")
@@ -25,46 +29,46 @@ KILL_PATIENCE = 30.0
 @yes_option
 @workdir_option
 def kill(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) -> int:
-    """End jobs that wait or run, and those that need them.
+    """End jobs that wait or run, and those that need them. Asks, unless all of them are named.
 
-    Asks when the jobs are chosen by filters.
+    \b
+    xpm-hpc jobs kill 3fa2 77b1
+    xpm-hpc jobs kill --experiment sweep --state queued --yes
     """
-    with opened(workdir) as index:
-        root = index.root
-        views = chosen(index, ids, filters)
-        every = {one["id"]: one for one in index.views()}
-    if not ids:
-        views = [one for one in views if one["state"] not in FINAL]
-        if not views:
-            print("no job that waits or runs fits")
-            return 0
-        if not agreed(f"end {len(views)} jobs", yes):
-            return 1
-    kill_jobs(root, views, every)
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        views = chosen(index, ids, filters, refresher)
+        if not ids:
+            views = [one for one in views if one["state"] not in FINAL]
+            if not views:
+                print("no job that waits or runs fits")
+                return 0
+            if not agreed(f"end {count_of(views)}", yes):
+                return 1
+        kill_jobs(index, refresher, views)
     for one in views:
-        print(f"{short(one['id'])} is {one['state']}" + (f" ({one['reason']})" if one["reason"] else ""))
+        words = f" ({one['reason']})" if one["reason"] else ""
+        late = "" if one["state"] in OVER else f": it was asked to end, and has not after {KILL_PATIENCE:.0f} s"
+        print(f"{short(one['id'])} is {one['state']}{words}{late}")
     return 0
 
 
-def kill_jobs(root: Path, views: list[View], every: dict[str, View]) -> None:
-    """End jobs and those that need them, which are added to ``views``; waits a while until they have ended.
-
-    :param every: all jobs of the workspace by id
-    """
+def kill_jobs(index: Index, refresher: Refresher, views: list[View]) -> None:
+    """End jobs and those that need them, which are added to ``views``; waits a while until they have ended."""
     for launcher, mine in by_launcher(views).items():
-        with session_of(root, launcher) as session:
-            wanted = [one["id"] for one in mine]
-            children = session.client.call("dependents", jobs=wanted)["jobs"]
-            mine = [*mine, *(every[job] for job in children if job in every and every[job]["state"] not in FINAL)]
-            known = {one["id"] for one in views}
-            views += [one for one in mine if one["id"] not in known]
-            # children first: of a parent that is gone from its queue some schedulers say that it ended well
-            session.client.call("cancel", jobs=[*children, *wanted])
-            deadline = time.monotonic() + KILL_PATIENCE
+        session = refresher.session(launcher)
+        wanted = [one["id"] for one in mine]
+        children = session.client.call("dependents", jobs=wanted)["jobs"]
+        known = {one["id"] for one in views}
+        more = [one for one in index.views_of(children) if one["state"] not in FINAL and one["id"] not in known]
+        views += more
+        mine += more
+        # children first: of a parent that is gone from its queue some schedulers say that it ended well
+        session.client.call("cancel", jobs=[*children, *wanted])
+        deadline = time.monotonic() + KILL_PATIENCE
+        look(session, mine)
+        while any(one["state"] not in OVER for one in mine) and time.monotonic() < deadline:
+            time.sleep(0.3)
             look(session, mine)
-            while any(one["state"] not in (*FINAL, "unscheduled") for one in mine) and time.monotonic() < deadline:
-                time.sleep(0.3)
-                look(session, mine)
 
 
 @click.command(name="retry")
@@ -73,30 +77,36 @@ def kill_jobs(root: Path, views: list[View], every: dict[str, View]) -> None:
 @yes_option
 @workdir_option
 def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) -> int:
-    """Submit failed jobs again as they were, with those that failed for them."""
-    with opened(workdir) as index:
-        root = index.root
-        views = chosen(index, ids, filters)
-    if ids:
-        for one in views:
-            if one["state"] != "failed":
-                raise WorkspaceError(f"{short(one['id'])} is {one['state']}, and only failed jobs can be tried again")
-    else:
-        views = [one for one in views if one["state"] == "failed" and one["reason"] != "dependency"]
-        if not views:
-            print("no failed job fits")
-            return 0
-        if not agreed(f"submit {len(views)} jobs again", yes):
-            return 1
-    status = 0
-    for launcher, mine in by_launcher(views).items():
-        with session_of(root, launcher) as session:
+    """Submit failed jobs again as they were, with those that failed for them. Asks, unless all of them are named.
+
+    \b
+    xpm-hpc jobs retry 3fa2
+    xpm-hpc jobs retry --state failed --task 'train*' --since 1d
+    """
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        views = chosen(index, ids, filters, refresher)
+        if ids:
+            report(refresher.refresh(views))  # one that failed just now can be tried again
+            for one in views:
+                if one["state"] != "failed":
+                    what = f"{short(one['id'])} is {one['state']}, and only failed jobs can be tried again"
+                    raise WorkspaceError(what)
+        else:
+            views = [one for one in views if one["state"] == "failed" and one["reason"] != "dependency"]
+            if not views:
+                print("no failed job fits")
+                return 0
+            if not agreed(f"submit {count_of(views)} again", yes):
+                return 1
+        status = 0
+        for launcher, mine in by_launcher(views).items():
+            session = refresher.session(launcher)
             answer = session.client.call("retry", jobs=[one["id"] for one in mine])
             forget_ends(session, answer["jobs"])
-        for job in answer["jobs"]:
-            problem = answer["problems"].get(job)
-            print(f"{short(job)} " + (f"was not submitted: {problem}" if problem else "is submitted again"))
-            status = 1 if problem else status
+            for job in answer["jobs"]:
+                problem = answer["problems"].get(job)
+                print(f"{short(job)} " + (f"was not submitted: {problem}" if problem else "is submitted again"))
+                status = 1 if problem else status
     return status
 
 
@@ -106,27 +116,40 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
 @filter_options
 @workdir_option
 def pull_(ids: Sequence[str], patterns: Sequence[str], filters: Filters, workdir: str | None) -> int:
-    """Bring back files of jobs: all of them, or those that fit a PATTERN.
+    """Bring back files of jobs: all of them, or those that fit a PATTERN, which may follow the IDs.
 
     \b
-    xpm-hpc jobs pull 3fa2
+    xpm-hpc jobs pull 3fa2 77b1
     xpm-hpc jobs pull 3fa2 'checkpoints/**' '*.pt'
     xpm-hpc jobs pull --experiment sweep --pattern 'metrics/**'
     """
     from ...driver.mirror import pull  # for this command only
 
-    with opened(workdir) as index:
-        root = index.root
-        if filters:
-            views, wanted = chosen(index, (), filters), [*ids, *patterns]
-        else:  # what follows the first ID and is none is a pattern
-            views, wanted = chosen(index, ids[:1], filters), [*ids[1:], *patterns]
-    count = 0
-    for launcher, mine in by_launcher(views).items():
-        with session_of(root, launcher) as session:
-            count += pull(session, [one["id"] for one in mine], wanted or ["**"], label="fetching")
-    print(f"{count} files came back" + (f" to {views[0]['path']}" if len(views) == 1 else f" of {len(views)} jobs"))
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        named, wanted = _ids_and_patterns(index, ids, bool(filters))
+        views = chosen(index, named, filters, refresher)
+        count = 0
+        for launcher, mine in by_launcher(views).items():
+            jobs = [one["id"] for one in mine]
+            count += pull(refresher.session(launcher), jobs, [*wanted, *patterns] or ["**"], label="fetching")
+    where = f"to {views[0]['path']}" if len(views) == 1 else f"of {count_of(views)}"
+    print(f"{count} {'file' if count == 1 else 'files'} came back {where}")
     return 0
+
+
+def _ids_and_patterns(index: Index, words: Sequence[str], all_: bool) -> tuple[Sequence[str], Sequence[str]]:
+    """Words that begin the id of a job, and after them patterns of files.
+
+    :param all_: also the first word may be a pattern
+    """
+    first = 0 if all_ else 1
+    while first < len(words) and _is_id(index, words[first]):
+        first += 1
+    return words[:first], words[first:]
+
+
+def _is_id(index: Index, word: str) -> bool:
+    return bool(word.strip()) and bool(index.beginnings(word.strip().lower(), 1))
 
 
 @click.command(name="clean")
@@ -136,28 +159,35 @@ def pull_(ids: Sequence[str], patterns: Sequence[str], filters: Filters, workdir
 @yes_option
 @workdir_option
 def clean(ids: Sequence[str], filters: Filters, here: bool, yes: bool, workdir: str | None) -> int:
-    """Remove jobs with all their files, here and on the cluster. Jobs that wait or run are left alone."""
+    """Remove jobs with all their files, here and on the cluster. Asks. Jobs that wait or run are left alone.
+
+    \b
+    xpm-hpc jobs clean 3fa2
+    xpm-hpc jobs clean --state failed --experiment sweep --yes
+    """
     import shutil  # for this command only
 
-    with opened(workdir) as index:
-        root = index.root
-        views = [one for one in chosen(index, ids, filters) if one["state"] in FINAL]
-    if not views:
-        print("no job that has ended fits")
-        return 0
-    place = "on this machine" if here else "here and on the cluster"
-    if not agreed(f"remove {len(views)} jobs with all their files, {place}", yes):
-        return 1
-    removed = 0
-    for launcher, mine in by_launcher(views).items():
-        gone = [one["id"] for one in mine]
-        if not here:
-            with session_of(root, launcher) as session:
-                gone = session.client.call("remove", jobs=gone)["removed"]
-        for one in mine:
-            if one["id"] in gone:
-                path = Path(one["path"])
-                path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
-                removed += 1
-    print(f"removed {removed} jobs")
-    return 0 if removed == len(views) else 1
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        views = chosen(index, ids, filters, refresher)
+        left = [one for one in views if one["state"] not in FINAL]
+        for one in left if ids else ():
+            print(f"{short(one['id'])} is {one['state']}, and left alone", file=sys.stderr)
+        views = [one for one in views if one["state"] in FINAL]
+        if not views:
+            print("no job that has ended fits")
+            return 1 if ids else 0
+        place = "on this machine" if here else "here and on the cluster"
+        if not agreed(f"remove {count_of(views)} with all their files, {place}", yes):
+            return 1
+        removed = 0
+        for launcher, mine in by_launcher(views, "").items():
+            gone = {one["id"] for one in mine}
+            if not here and launcher:
+                gone &= set(refresher.session(launcher).client.call("remove", jobs=sorted(gone))["removed"])
+            for one in mine:
+                if one["id"] in gone:
+                    path = Path(one["path"])
+                    path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
+                    removed += not path.exists()
+    print(f"removed {removed} of {count_of(views)}" if removed < len(views) else f"removed {count_of(views)}")
+    return 0 if removed == len(views) and not (ids and left) else 1

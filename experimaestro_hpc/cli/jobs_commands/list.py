@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
-from ...driver.monitor import duration, first_line, in_words, short
 from ...driver.refresh import Refresher
+from ...errors import XpmError
 from ...workspace.index import Index, Query
 from ...workspace.jobs import FINAL, View
-from ..options import date, json_option, print_json, print_table, report, state_styles, workdir_option
+from ...workspace.words import duration, first_line, in_words, short
+from ..options import (
+    as_warning,
+    date,
+    json_option,
+    json_text,
+    report,
+    state_styles,
+    status_of,
+    table_lines,
+    workdir_option,
+)
+from ..screen import Screen
 from ..select import Filters, filter_options, opened
 
 #: seconds between two looks of --watch
@@ -33,9 +46,14 @@ COLUMNS: dict[str, Callable[[View], str]] = {
     "ended": lambda one: date(one["ended"]),
     "experiments": lambda one: " ".join(one["experiments"]),
     "attempt": lambda one: str(one["attempt"]),
+    "launcher": lambda one: Path(one["launcher"] or "").stem,
+    "native_id": lambda one: str(one["native_id"] or ""),
+    "id": lambda one: one["id"],
     "path": lambda one: one["path"],
 }
 USUAL = ("job", "state", "progress", "where", "time", "tags", "note")
+#: what is cut, or left out, where a terminal is narrow; in this order
+FIT = ("note", "tags", "where", "path", "experiments", "id", "submitted", "ended", "time", "progress")
 
 
 @click.command(name="list")
@@ -43,7 +61,8 @@ USUAL = ("job", "state", "progress", "where", "time", "tags", "note")
 @click.option("--all", "everything", is_flag=True, help="All jobs of all experiments, also those that are done.")
 @click.option("--columns", metavar="A,B", help=f"What to show, of: {', '.join(COLUMNS)}.")
 @click.option("--sort", metavar="COLUMN", help="Sort by a column; -COLUMN the other way round.")
-@click.option("-n", "most", type=click.IntRange(1), help="Only the last so many.")
+@click.option("-n", "most", type=click.IntRange(1), help="Only so many: the latest, or the first of --sort.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only their ids.")
 @click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C or until all have ended.")
 @click.option("--offline", is_flag=True, help="Ask no cluster: show what was last seen.")
 @workdir_option
@@ -54,6 +73,7 @@ def list_(
     columns: str | None,
     sort: str | None,
     most: int | None,
+    quiet: bool,
     watch: bool,
     offline: bool,
     workdir: str | None,
@@ -66,13 +86,23 @@ def list_(
     \b
     xpm-hpc jobs --state failed --since 2d
     xpm-hpc jobs --all --columns job,state,tags --sort -submitted -n 20
+    xpm-hpc jobs --task 'train*' --tag lr=0.1 --watch
+    xpm-hpc jobs --state done --quiet | xargs xpm-hpc jobs path
     """
-    shown = _columns(columns)
+    show = partial(_lines, names=_columns(columns), as_json=as_json, quiet=quiet)
     order = _order(sort)
     with opened(workdir) as index, Refresher(index.root) as refresher:
-        while True:
+
+        def look() -> _Look:
             brief = not (filters or everything or as_json)
-            views, latest = _selected(index, filters, brief)
+            latest = index.latest_experiment() if brief else ""
+            # of what the index knows to have ended no more than can be shown
+            limit = most if order is None and not filters.tag else None
+            if brief:
+                query = Query(states=("failed",), experiment=latest or None, most=limit)
+            else:
+                query = replace(filters.query(), most=limit)
+            views = [one for one in index.views(query) if filters.fits(one)]
             before = Counter(one["state"] for one in views)
             problems = [] if offline else refresher.refresh(views)
             counts = Counter(index.states_of(latest)) - before + Counter(one["state"] for one in views)
@@ -80,35 +110,55 @@ def list_(
             views = [one for one in views if not filters.state or one["state"] in filters.state]
             if brief:
                 views = [one for one in views if one["state"] != "done"]
-            views = sorted(views, key=order[0], reverse=order[1]) if order else views
-            views = views[-most:] if most else views
-            text = _redraw(watch)
-            if as_json:
-                print_json(views)
-            else:
-                _print_jobs(index, views, counts, latest, shown)
-            print(end=text, flush=True)
-            status = report(problems)
-            if not watch or is_over:
-                return status
-            time.sleep(INTERVAL)
-            index.update()
+            if order:
+                views = sorted(views, key=order[0], reverse=order[1])[:most]
+            elif most:
+                views = views[-most:]
+            return _Look(views, counts, latest, problems, is_over)
+
+        if watch:
+            return _watch(index, look, show)
+        found = look()
+        print("".join(f"{line}\n" for line in show(index, found)), end="")
+    return report(found.problems)
 
 
-def _redraw(watch: bool) -> str:
-    """On a terminal that is watched: back to the top; what is left of the last time is cleared by the returned text."""
-    if not watch or not sys.stdout.isatty():
-        return ""
-    print(end="\x1b[H", flush=True)
-    return "\x1b[J"
+class _Look(NamedTuple):
+    """What one look at the jobs gave.
+
+    :ivar views: those to be shown
+    :ivar counts: how many of the experiment ``latest`` are in which state, if nothing else was asked for
+    :ivar is_over: all of them have ended
+    """
+
+    views: Sequence[View]
+    counts: Mapping[str, int]
+    latest: str
+    problems: Sequence[XpmError]
+    is_over: bool
 
 
-def _selected(index: Index, filters: Filters, brief: bool) -> tuple[list[View], str]:
-    """The jobs to look at, and the experiment that they are of when that was not said."""
-    if not brief:
-        return [one for one in index.views(filters.query()) if filters.fits(one)], ""
-    latest = index.latest_experiment()
-    return index.views(Query(states=("failed",), experiment=latest or None)), latest
+def _watch(index: Index, look: Callable[[], _Look], show: Callable[[Index, _Look], list[str]]) -> int:
+    """Show it again and again, until all have ended or somebody presses Ctrl-C; a pipe gets what has changed."""
+    status, before = 0, None
+    try:
+        with Screen() as screen:
+            while True:
+                found = look()
+                status = status_of(found.problems)
+                news = [[one["id"], one["state"], one["progress"], one["attempt"]] for one in found.views]
+                if screen.is_terminal or news != before:
+                    warnings = [line for problem in found.problems for line in as_warning(problem).splitlines()]
+                    screen.show([*show(index, found), *(warnings if screen.is_terminal else ())])
+                    if not screen.is_terminal:
+                        report(found.problems)
+                before = news
+                if found.is_over:
+                    return status
+                time.sleep(INTERVAL)
+                index.update()
+    except KeyboardInterrupt:  # how one leaves it
+        return status
 
 
 def _columns(text: str | None) -> Sequence[str]:
@@ -137,31 +187,32 @@ def _order(text: str | None) -> Any:
     return keys.get(name, COLUMNS[name]), text.startswith("-")
 
 
-def _print_jobs(
-    index: Index, views: Sequence[View], counts: Mapping[str, int], latest: str, columns: Sequence[str]
-) -> None:
+def _lines(index: Index, found: _Look, names: Sequence[str], as_json: bool, quiet: bool) -> list[str]:
+    """What is printed of a look."""
+    views = found.views
+    if quiet:
+        return [one["id"] for one in views]
+    if as_json:
+        return [json_text(views)]
     if not index.count():
-        print(f"no jobs in {index.root}")
-        return
+        return [f"no jobs in {index.root}"]
+    lines = []
     if views:
-        names = list(columns) or list(USUAL)
-        rows = [[COLUMNS[name](one) for name in names] for one in views]
+        columns = names or USUAL
+        rows = [[COLUMNS[name](one) for name in columns] for one in views]
         kept = [
             number
-            for number, name in enumerate(names)
-            if columns or name in ("job", "state") or any(row[number] for row in rows)
+            for number, name in enumerate(columns)
+            if names or name in ("job", "state") or any(row[number] for row in rows)
         ]
-        print_table(
-            [[row[number] for number in kept] for row in rows],
-            [names[number] for number in kept],
-            fit=("note", "tags", "where"),
-            styles=state_styles,
-        )
-    if latest:
-        rest = " (all of them: --all)" if len(views) < sum(counts.values()) else ""
-        print(f"experiment {latest}: {in_words(counts)}{rest}")
+        cells = [[row[number] for number in kept] for row in rows]
+        lines += table_lines(cells, [columns[number] for number in kept], fit=FIT, styles=state_styles)
+    if found.latest:
+        rest = " (all of them: --all)" if len(views) < sum(found.counts.values()) else ""
+        lines.append(f"experiment {found.latest}: {in_words(found.counts)}{rest}")
     elif not views:
-        print(f"none of the {index.count()} jobs in {index.root} fits")
+        lines.append(f"none of the {index.count()} jobs in {index.root} fits")
+    return lines
 
 
 def _place(one: View) -> str:
@@ -183,4 +234,5 @@ def _when(one: View) -> str:
 
 
 def _note(one: View) -> str:
-    return first_line(str((one["message"] if one["state"] == "failed" else one["detail"]) or ""))
+    note = (one["message"] if one["state"] == "failed" else one["detail"]) or ""
+    return "" if note in ("Dependency", "None") else first_line(str(note))  # the state says it

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ...agent.layout import Layout
-from ...driver.monitor import LAST_LINES, last_lines, short
-from ...driver.refresh import by_launcher, look, refresh, session_of
-from ...driver.session import Session
+from ...driver.refresh import Refresher, look, session_of
 from ...errors import WorkspaceError
-from ...workspace.jobs import FINAL, View
+from ...resources import ResourceError, Resources
+from ...workspace.jobs import FINAL, View, by_launcher, last_lines
+from ...workspace.words import short
+from ..complete import complete_jobs
 from ..options import json_option, print_json, print_table, printable, report, workdir_option
 from ..select import Filters, chosen, filter_options, id_argument, ids_argument, opened
+
+if TYPE_CHECKING:
+    from ...driver.session import Session
 
 #: seconds between two looks at a log that is followed
 FOLLOW = 1.0
@@ -30,9 +34,9 @@ FOLLOW = 1.0
 @json_option
 def show(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
     """Show all that is known of jobs."""
-    with opened(workdir) as index:
-        views = chosen(index, ids, filters)
-        problems = refresh(index.root, views)
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        views = chosen(index, ids, filters, refresher)
+        problems = refresher.refresh(views)
         if as_json:
             print_json(views)
         for one in [] if as_json else views:
@@ -45,6 +49,8 @@ def _print_job(root: Path, one: View) -> None:
     for name, value in one.items():
         if name in ("submitted", "started", "ended") and value:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        elif name == "resources" and value:
+            value = _resources(value)
         elif isinstance(value, dict):
             value = ", ".join(f"{key}={item}" for key, item in value.items())
         elif isinstance(value, list):
@@ -54,11 +60,18 @@ def _print_job(root: Path, one: View) -> None:
     width = max(len(name) for name, _ in rows)
     for name, lines in rows:
         print(f"{name:<{width}}  " + f"\n{'':<{width}}  ".join(lines))
-    lines = last_lines(Layout(root), one["id"], LAST_LINES)
+    lines = last_lines(Layout(root), one["id"])
     if lines:
         print("the end of its log:")
         print("\n".join(f"| {printable(line)}" for line in lines))
     print()
+
+
+def _resources(fields: Mapping[str, Any]) -> str:
+    try:
+        return str(Resources(**fields))
+    except (TypeError, ResourceError):  # of another version
+        return ", ".join(f"{key}={value}" for key, value in fields.items())
 
 
 def _item(item: Any) -> str:
@@ -126,15 +139,13 @@ def why_(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: boo
     """Say why jobs wait, or failed, and what to do."""
     from ...driver.why import why  # for this command only
 
-    with opened(workdir) as index:
-        root = index.root
-        views = chosen(index, ids, filters)
     found = []
-    for launcher, mine in by_launcher(views).items():
-        with session_of(root, launcher) as session:
-            known = session.client.call("explain", jobs=[one["id"] for one in mine])
-        for job, of in known.items():
-            found.append({"id": job, **of["state"], **why(job, of)._asdict(), "scheduler_says": of["words"]})
+    with opened(workdir) as index, Refresher(index.root) as refresher:
+        views = chosen(index, ids, filters, refresher)
+        for launcher, mine in by_launcher(views).items():
+            known = refresher.session(launcher).client.call("explain", jobs=[one["id"] for one in mine])
+            for job, of in known.items():
+                found.append({"id": job, **of["state"], **why(job, of)._asdict(), "scheduler_says": of["words"]})
     if as_json:
         print_json(found)
     for one in [] if as_json else found:
@@ -157,8 +168,8 @@ def path(ids: Sequence[str], filters: Filters, workdir: str | None) -> int:
 
 
 @click.command(name="diff")
-@click.argument("left", metavar="A")
-@click.argument("right", metavar="B")
+@click.argument("left", metavar="A", shell_complete=complete_jobs)
+@click.argument("right", metavar="B", shell_complete=complete_jobs)
 @workdir_option
 @json_option
 def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
@@ -190,7 +201,7 @@ def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
 @json_option
 def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
     """Compare what jobs asked for with what they used, by task, and say what to ask for next time."""
-    from ...workspace.usage import usage_by_task  # for this command only
+    from ...workspace.usage import HEADERS, usage_by_task  # for this command only
 
     with opened(workdir) as index:
         views = chosen(index, ids, filters) if ids or filters else index.views()
@@ -200,6 +211,10 @@ def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bo
     elif not found:
         print("no job that has ended says what it used")
     else:
-        headers = ["task", "jobs", "time asked", "longest", "memory asked", "largest", "cores asked", "busy", "ask for"]
-        print_table([one.row() for one in found], headers)
+        rows = [one.row() for one in found]
+        kept = [
+            number for number, name in enumerate(HEADERS) if name != "GPUs asked" or any(row[number] for row in rows)
+        ]
+        headers = [HEADERS[number] for number in kept]
+        print_table([[row[number] for number in kept] for row in rows], headers, fit=("task",))
     return 0

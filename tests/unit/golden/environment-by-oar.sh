@@ -4,6 +4,11 @@
 #OAR --stdout environment.err
 #OAR --stderr environment.err
 
+# When the job's time ends, for remaining_time().
+if [ -n "${OAR_JOB_WALLTIME_SECONDS:-}" ] && [ -z "${XPM_HPC_END_TIME:-}" ]; then
+  export XPM_HPC_END_TIME=$(($(date +%s) + OAR_JOB_WALLTIME_SECONDS))
+fi
+
 job=$PWD
 workspace=${job%/jobs/*/*}
 
