@@ -26,6 +26,8 @@ _NOISE = 1 << 20
 _LONG = 1 << 14
 #: how many chunks go plain, at most, before it is tried again whether compression pays
 _REST = 64
+#: bytes of a chunk that are looked at first
+_SAMPLE = 1 << 13
 
 
 def write_frame(stream: IO[bytes], nonce: str, document: Any, body: Readable | None = None, size: int = 0) -> None:
@@ -58,6 +60,11 @@ def _read(body: Readable, size: int) -> bytes:
         raise WorkspaceError(what, where=str(error.filename or "")) from error
 
 
+def _saves(sample: bytes) -> bool:
+    """Whether compression may be worth it: much of what is large cannot be compressed, and its beginning shows that."""
+    return len(zlib.compress(sample, 1)) < 0.95 * len(sample)
+
+
 def _write_chunks(stream: IO[bytes], body: Readable) -> None:
     """Chunks, compressed as long as that makes them pass faster than plain ones would."""
     speed = 0.0  # bytes that the stream has taken a second; unknown at first: then it is taken for slow
@@ -68,7 +75,7 @@ def _write_chunks(stream: IO[bytes], body: Readable) -> None:
             rest -= 1
         else:
             began = time.perf_counter()
-            small = zlib.compress(piece, 1)
+            small = zlib.compress(piece, 1) if _saves(piece[:_SAMPLE]) else piece
             spent = time.perf_counter() - began
             saved = len(piece) - len(small)
             if saved > 0:
