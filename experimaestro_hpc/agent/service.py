@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..errors import WorkspaceError, XpmError
+from ..runtime.parents import words_of_failure
 from ..schedulers import scheduler_class
-from ..schedulers.base import NoInformation, Scheduler
+from ..schedulers.base import NoInformation, Scheduler, Status
 from . import files
 from .adopt import adopt
 from .check import CheckJob, check_python, steps
@@ -363,7 +364,10 @@ class Service:
         }
         waiting_first = sorted(live, key=lambda job: states[job]["state"] == "running")
         self.scheduler.cancel([live[job] for job in waiting_first])
-        self.watcher.cancelled.update(live[job] for job in live if states[job]["state"] != "running")
+        for job in (one for one in live if states[one]["state"] != "running"):
+            parent = next((one for one in self.layout.record(job).get("parents", ()) if one in live), "")
+            end = ("dependency", words_of_failure(parent, None)) if parent else ("cancelled", "cancelled before it ran")
+            self.watcher.cancelled[live[job]] = Status("ended", *end)
         with submission_lock(self.layout):  # those that wait for a slot: the scheduler does not know them
             held = [job for job in jobs if job not in live and states[job]["state"] == "waiting"]
             Sender(self.layout, self.scheduler, self.watcher, {}).refuse(held, "cancelled", "cancelled before it ran")

@@ -47,7 +47,8 @@ class Watcher:
         self.statuses: dict[str, Status] = {}
         self.first_missed: dict[str, float] = {}
         self.seen_running: dict[str, tuple[Any, float]] = {}  # by job: which start, and when it was first seen
-        self.cancelled: set[str] = set()  # native ids that were cancelled through us before they ran
+        #: by native id, how jobs end that were cancelled through us before they ran
+        self.cancelled: dict[str, Status] = {}
         self.asked_at: float | None = None
         self.as_of = float("-inf")  # what the scheduler said last is not older than this
         self.asking = 0.0  # seconds that the last answer took
@@ -207,13 +208,16 @@ class Watcher:
         missed = self.first_missed.get(native)
         if running is not None and status is not None and missed is None and self._is_requeued(job, running, status):
             running = None
+        cancelled = self.cancelled.get(native)
         if missed is not None and (status is None or status.state != "ended"):
-            if native in self.cancelled:  # Slurm forgets an array's element that is cancelled while it waits
-                return self._conclude(job, Status("ended", "cancelled", "cancelled before it ran"), state, running)
+            if cancelled is not None:  # Slurm forgets an array's element that is cancelled while it waits
+                return self._conclude(job, cancelled, state, running)
             if self.clock() - missed > LOST_AFTER:
                 words = f"{self.scheduler.name} has not known job {native} for {LOST_AFTER:.0f} s"
                 return self._conclude(job, Status("ended", "lost", words), state, running)
         if status is not None and status.state == "ended":
+            if cancelled is not None and cancelled.reason == "dependency" and status.reason == "cancelled":
+                status = cancelled  # its parent was meant, whose own end may be told later
             return self._ended(job, status, state, running)
         if running is not None:
             return {**state, **running, "state": "running", "detail": ""}

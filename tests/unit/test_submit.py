@@ -19,7 +19,7 @@ from experimaestro_hpc.agent.pack import Packer
 from experimaestro_hpc.agent.receipts import Receipt, read_receipt
 from experimaestro_hpc.agent.service import Service
 from experimaestro_hpc.errors import XpmError
-from experimaestro_hpc.schedulers.base import Submission
+from experimaestro_hpc.schedulers.base import Status, Submission
 
 
 @pytest.fixture(autouse=True)
@@ -495,3 +495,21 @@ def test_a_python_that_is_too_old_is_refused(tmp_path, monkeypatch, prints, refu
 
 def test_a_python_that_only_the_nodes_have_is_not_judged():
     check_python("python-of-the-nodes", "gate")
+
+
+# --- Cancelling
+
+
+def test_the_children_of_what_is_cancelled_end_for_its_sake(start):
+    """Whatever is told first: the scheduler may know of a child's end before it knows of its parent's."""
+    service, scheduler = start()
+    send(service, group("t1", [A]), group("t2", [B], [A]))
+    scheduler.may_cancel = True
+    service.cancel([B, A])
+    scheduler.says["t2"] = Status("ended", "cancelled", "CANCELLED by 1001")
+    service.watcher.asked_at = None
+    assert states(service, B) == ["failed:dependency"]
+    assert A in service.layout.marker(B)["message"]
+    scheduler.says["t1"] = Status("ended", "cancelled", "CANCELLED by 1001")
+    service.watcher.asked_at = None
+    assert states(service, A) == ["failed:cancelled"]
