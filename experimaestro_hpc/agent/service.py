@@ -7,6 +7,7 @@ plain JSON values, so that they are the same in process and over SSH.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -350,8 +351,6 @@ class Service:
             start = max(0, size + offset) if offset < 0 else min(offset, size)
             file.seek(start)
             data = file.read(limit)
-        import io
-
         return {"offset": start, "size": size}, (io.BytesIO(data), len(data))
 
     def cancel(self, jobs: Sequence[str]) -> dict[str, Any]:

@@ -30,14 +30,13 @@ from ..workspace.jobs import last_lines
 from ..workspace.recent import remember
 from ..workspace.words import short
 from . import hook
-from .building import is_known
-from .former import find_former
+from .dry_run import told
 from .jobs import Job, JobMaker, plain
 from .launcher import Launcher, launcher_named
 from .monitor import Monitor, count, describe
 from .notify import notify
 from .options import run_options
-from .plan import Plan, in_order, make_plan
+from .plan import in_order
 from .quiet import quiet_libraries
 from .session import Session
 from .submission import Submission, SubmissionErrorForAll
@@ -256,7 +255,9 @@ class experiment:
         self._add_builders(fresh)
         ordered = in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
         if self.run_mode is RunMode.DRY_RUN:
-            self._tell_plan(fresh)
+            for line in told(self.name, self.layout, self.maker, fresh, run_options.get().scripts):
+                self.monitor.say(line)
+            self.sent |= fresh.keys()
             return
         remember(self.root)
         while fresh:
@@ -364,40 +365,6 @@ class experiment:
                 else:
                     found[parent] = replace(self.jobs[parent], parents=())
         return found
-
-    def _tell_plan(self, fresh: dict[str, Job]) -> None:
-        """Dry run: what is known on this machine, and what would be submitted; nobody is asked."""
-        layout = self.layout
-        states = {id_: {"state": (layout.marker(id_) or {}).get("state")} for id_ in fresh}
-        former = find_former(layout, {id_: job.task for id_, job in fresh.items() if states[id_]["state"] != "done"})
-        states.update({id_: {"state": (layout.marker(old) or {}).get("state")} for id_, old in former.items()})
-        plan: Plan = make_plan([job.planned() for job in fresh.values()], states)
-        self.monitor.say(f"experiment {self.name}: dry run, nothing is touched")
-        self._tell_environments([fresh[id_] for id_ in plan.submitted])
-        for id_ in plan.reuse:
-            self.monitor.say(f"  {short(id_)}: done{f' as {short(former[id_])}' if id_ in former else ''}, is reused")
-        for group in plan.submit:
-            for id_ in group.jobs:
-                needs = ", ".join(short(parent) for parent in fresh[id_].parents)
-                asked = str(fresh[id_].request.resources)
-                partition = fresh[id_].request.partition
-                self.monitor.say(
-                    f"  {short(id_)}: would be submitted to {fresh[id_].launcher.name}"
-                    + (f", partition {partition}" if partition else "")
-                    + (f" asking {asked}" if fresh[id_].resources != Resources() else "")
-                    + (f", after {needs}" if needs else "")
-                )
-                if run_options.get().scripts:
-                    self.monitor.say(self.maker.files(fresh[id_], ".xpm/lib/HASH")[f"jobs/{id_}/job.sh"])
-        self.sent |= fresh.keys()
-
-    def _tell_environments(self, jobs: list[Job]) -> None:
-        for launcher in {job.launcher.name: job.launcher for job in jobs}.values():
-            recipe = self.maker.recipe(launcher)
-            if recipe is not None and recipe.environment.build == "login":
-                there = is_known(self.root, recipe, launcher.name)
-                what = "is there, is reused" if there else "would be built on the login node, unless it is there"
-                self.monitor.say(f"  environment {recipe.title}: {what}")
 
 
 class Handle:
