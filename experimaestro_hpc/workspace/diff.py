@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from .words import short
 
 #: stands for a value that one of the two does not have
 ABSENT = "(not there)"
@@ -23,10 +26,16 @@ class Difference(NamedTuple):
     right: str
 
 
-def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Difference]:
-    """The places where two documents differ, in the order of names.
+Document = Mapping[str, Any]
+
+
+def differences(
+    left: Document, right: Document, read: Callable[[str], Document | None] = lambda _job: None
+) -> list[Difference]:
+    """The places where two documents differ, in the order of names; where they need other tasks, inside of those.
 
     :param left: the content of ``params.json``
+    :param read: that of another job, by its id, or None where it cannot be read: then the ids are told
 
     >>> a = {"configs": [{"class": {"module": "m", "name": "Say"}, "params": {"word": "x"}}]}
     >>> b = {"configs": [{"class": {"module": "m", "name": "Say"}, "params": {"word": "y"}}]}
@@ -34,24 +43,38 @@ def differences(left: Mapping[str, Any], right: Mapping[str, Any]) -> list[Diffe
     [Difference(place='word', left='"x"', right='"y"')]
     """
     found: list[Difference] = []
-    todo: list[tuple[str, Any, Any]] = [("", {"$config": 0}, {"$config": 0})]
-    seen: set[tuple[int, int]] = set()
+    todo: list[tuple[str, Any, Any, Document, Document]] = [("", {"$config": 0}, {"$config": 0}, left, right)]
+    seen: set[tuple[int, int, int, int]] = set()
+    document = functools.cache(read)
     while todo:
-        place, here, there = todo.pop()
+        place, here, there, mine, its = todo.pop()
         if _is_config(here) and _is_config(there):
-            pair = (here["$config"], there["$config"])
-            one, other = left["configs"][pair[0]], right["configs"][pair[1]]
-            found += _of_objects(place, one, other)
-            if pair not in seen:  # objects may be shared: each pair is compared once
-                seen.add(pair)
-                dot = f"{place}." if place else ""
-                todo += _pairs(one["params"], other["params"], f"{dot}{{}}")
+            key = (id(mine), here["$config"], id(its), there["$config"])
+            if key in seen:  # objects may be shared: each pair is compared once
+                continue
+            seen.add(key)
+            one, other = mine["configs"][here["$config"]], its["configs"][there["$config"]]
+            names = [f"{config['class']['module']}.{config['class']['name']}" for config in (one, other)]
+            if names[0] != names[1]:
+                found.append(Difference(f"{place} (class)".strip(), names[0], names[1]))
+            if one.get("source") != other.get("source"):
+                todo.append((f"{place} (made by)".strip(), _maker(one), _maker(other), mine, its))
+            dot = f"{place}." if place else ""
+            pairs = _pairs(one["params"], other["params"], f"{dot}{{}}")
         elif isinstance(here, list) and isinstance(there, list):
-            todo += _pairs(dict(enumerate(here)), dict(enumerate(there)), f"{place}[{{}}]")
+            pairs = _pairs(dict(enumerate(here)), dict(enumerate(there)), f"{place}[{{}}]")
         elif _is_plain(here) and _is_plain(there):
-            todo += _pairs(here, there, f"{place}[{{!r}}]")
-        elif here != there or type(here) is not type(there):
-            found.append(Difference(place, _text(here, left), _text(there, right)))
+            pairs = _pairs(here, there, f"{place}[{{!r}}]")
+        elif here == there and type(here) is type(there):
+            continue
+        else:
+            needed = [document(one["$task"]) if _is_task(one) else None for one in (here, there)]
+            if needed[0] is not None and needed[1] is not None:
+                todo.append((place, {"$config": 0}, {"$config": 0}, needed[0], needed[1]))
+            else:
+                found.append(Difference(place, _text(here, mine), _text(there, its)))
+            continue
+        todo += [(where, one, other, mine, its) for where, one, other in pairs]
     return sorted(found)
 
 
@@ -64,22 +87,23 @@ def _is_plain(value: Any) -> bool:
 
 
 def _pairs(here: Mapping[Any, Any], there: Mapping[Any, Any], place: str) -> Iterator[tuple[str, Any, Any]]:
-    for name in here.keys() | there.keys():
+    for name in sorted(here.keys() | there.keys(), reverse=True):  # taken from the end
         yield place.format(name), here.get(name, _ABSENT), there.get(name, _ABSENT)
 
 
-def _of_objects(place: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[Difference]:
-    """Where the classes of two objects differ, or the tasks that make them."""
-    names = [f"{config['class']['module']}.{config['class']['name']}" for config in (one, other)]
-    if names[0] != names[1]:
-        yield Difference(f"{place} (class)".strip(), names[0], names[1])
-    if one.get("source") != other.get("source"):
-        yield Difference(f"{place} (made by)".strip(), one.get("source", ABSENT), other.get("source", ABSENT))
+def _maker(config: Mapping[str, Any]) -> Any:
+    return {"$task": config["source"]} if config.get("source") else _ABSENT
 
 
-def _text(value: Any, document: Mapping[str, Any]) -> str:
+def _is_task(value: Any) -> bool:
+    return isinstance(value, dict) and "$task" in value
+
+
+def _text(value: Any, document: Document) -> str:
     if value is _ABSENT:
         return ABSENT
     if _is_config(value):
         return f"{document['configs'][value['$config']]['class']['name']}(...)"
+    if _is_task(value):
+        return short(value["$task"])
     return json.dumps(value, sort_keys=True)

@@ -375,7 +375,7 @@ def document(*configs: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any
         (
             document(("A", {"t": {"$task": "a/1"}})),
             document(("A", {"t": {"$task": "a/2"}})),
-            [("t", '{"$task": "a/1"}', '{"$task": "a/2"}')],
+            [("t", "a/1", "a/2")],
         ),
         (document(("A", {}), source="a/1"), document(("A", {})), [("(made by)", "a/1", ABSENT)]),
     ],
@@ -383,3 +383,23 @@ def document(*configs: tuple[str, dict[str, Any]], **more: Any) -> dict[str, Any
 def test_differences(left, right, found):
     assert differences(left, right) == [Difference(*one) for one in found]
     assert differences(right, left) == [Difference(place, right, left) for place, left, right in found]
+
+
+def test_differences_of_the_tasks_that_are_needed():
+    """Inside of them, at any depth; where one cannot be read, or the other has none, by their ids."""
+    train = {"a/1": document(("Train", {"lr": 0.1})), "a/2": document(("Train", {"lr": 0.2}))}
+    evaluate = {"b/1": document(("Eval", {"m": {"$task": "a/1"}})), "b/2": document(("Eval", {"m": {"$task": "a/2"}}))}
+    left = document(("Sum", {"l": [{"$task": "b/1"}], "best": {"$task": "a/1"}, "made": {"$config": 1}}), ("M", {}))
+    right = document(("Sum", {"l": [{"$task": "b/2"}], "best": {"$task": "a/2"}, "made": {"$config": 1}}), ("M", {}))
+    left["configs"][1]["source"], right["configs"][1]["source"] = "a/1", "a/2"
+    assert differences(left, right, {**train, **evaluate}.get) == [("best.lr", "0.1", "0.2")], "each pair is told once"
+    assert differences(left, right, evaluate.get) == [
+        ("best", "a/1", "a/2"),
+        ("l[0].m", "a/1", "a/2"),
+        ("made (made by)", "a/1", "a/2"),
+    ]
+    assert differences(train["a/1"], evaluate["b/1"], train.get) == [
+        ("(class)", "m.Train", "m.Eval"),
+        ("lr", "0.1", ABSENT),
+        ("m", ABSENT, "a/1"),
+    ]

@@ -173,18 +173,19 @@ def path(ids: Sequence[str], filters: Filters, workdir: str | None) -> int:
 @workdir_option
 @json_option
 def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
-    """Say which parameters make two jobs differ."""
+    """Say which parameters make two jobs differ, their own and those of the tasks that they need."""
     from ...runtime.files import read_json  # for this command only
     from ...workspace.diff import differences
 
     with opened(workdir) as index:
         one, other = (chosen(index, [prefix], Filters())[0] for prefix in (left, right))
+        layout = Layout(index.root)
     documents = [read_json(f"{job['path']}/params.json") for job in (one, other)]
     if documents[0] is None or documents[1] is None:
         raise WorkspaceError(
             "the parameters of a job cannot be read", where=(one if documents[0] is None else other)["path"]
         )
-    found = differences(documents[0], documents[1])
+    found = differences(documents[0], documents[1], lambda job: read_json(str(layout.job(job) / "params.json")))
     if as_json:
         print_json([entry._asdict() for entry in found])
     elif not found:
