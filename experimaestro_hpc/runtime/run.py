@@ -88,8 +88,12 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
         "native_id": _native_id() or record.get("native_id"),
         "attempt": int(record.get("attempt") or 1) + restarts,
     }
+    gpus = None
     if os.environ.get("CUDA_VISIBLE_DEVICES"):
+        from .gpus import GpuWatch  # for tasks that have some
+
         start["gpus"] = os.environ["CUDA_VISIBLE_DEVICES"]
+        gpus = GpuWatch(os.environ["CUDA_VISIBLE_DEVICES"])
     if restarts:
         _note_restart(record, directory)
     began = time.monotonic()
@@ -131,6 +135,8 @@ def _run(workspace: str, job: str, directory: str, stem: str) -> int:
     end.update(start, ended=time.time(), exit_code=code, used=_used(time.monotonic() - began))
     end.update(python=sys.version.split()[0], packages=packages())
     end.update(more)
+    if gpus is not None:
+        end["used"].update(gpus.finish())
     for name in ("reason", "message"):  # of an earlier attempt
         record.pop(name, None)
     try:

@@ -15,8 +15,8 @@ MARGIN = 1.3
 LEAST = 1.0
 
 HEADERS = (
-    *("task", "jobs", "time asked", "longest", "memory asked", "largest", "cores asked", "busy", "GPUs asked"),
-    "ask for",
+    *("task", "jobs", "time asked", "longest", "memory asked", "largest", "cores asked", "busy"),
+    *("GPUs asked", "GPU memory", "GPU busy", "ask for"),
 )
 
 
@@ -30,8 +30,10 @@ class Usage(NamedTuple):
     :ivar memory: bytes asked for
     :ivar largest: bytes that the largest used
     :ivar cores: cores asked for
-    :ivar gpus: GPUs asked for; what they did is not measured
     :ivar busy: cores that the busiest kept busy, on average over its time
+    :ivar gpus: GPUs asked for
+    :ivar gpu_memory: bytes, the most that a single GPU held
+    :ivar gpu_busy: how busy the busiest job's GPUs were, from 0 to 1
     :ivar advice: what to ask for next time
     """
 
@@ -44,6 +46,8 @@ class Usage(NamedTuple):
     cores: int | None
     busy: float
     gpus: int | None
+    gpu_memory: int | None
+    gpu_busy: float | None
     advice: str
 
     def row(self) -> list[str]:
@@ -58,6 +62,8 @@ class Usage(NamedTuple):
             str(self.cores or ""),
             f"{self.busy:.1f}",
             str(self.gpus or ""),
+            format_memory(self.gpu_memory) if self.gpu_memory else "",
+            "" if self.gpu_busy is None else f"{self.gpu_busy:.0%}",
             self.advice,
         ]
 
@@ -77,12 +83,15 @@ def _of(task: str, views: list[View]) -> Usage:
 
     longest = max(one["used"]["wall"] for one in views)
     largest = max(one["used"].get("max_rss") or 0 for one in views)
+    held = max(one["used"].get("gpu_memory") or 0 for one in views)
     busy = max((one["used"].get("cpu") or 0) / max(one["used"]["wall"], LEAST) for one in views)
     advice = Resources(
         cores=max(1, math.ceil(busy - 0.1)),
         memory=_rounded(largest * MARGIN, 64 * 1024**2) if largest else None,
         duration=_rounded(longest * MARGIN, 60),
         gpus=asked("gpus"),
+        # as it is: GPUs come in sizes, and a margin would ask for the next one
+        gpu_memory=_rounded(held, 1024**3) if held and asked("gpus") else None,
     )
     return Usage(
         task=task,
@@ -94,6 +103,8 @@ def _of(task: str, views: list[View]) -> Usage:
         cores=asked("cores"),
         busy=busy,
         gpus=asked("gpus"),
+        gpu_memory=held or None,
+        gpu_busy=max((one["used"]["gpu_busy"] for one in views if "gpu_busy" in one["used"]), default=None),
         advice=str(advice),
     )
 

@@ -244,6 +244,12 @@ def test_usage(made, call):  # noqa: F811
     [
         ({"wall": 0.002, "cpu": 0.06}, {}, 0.06, "cpu(cores=1) & duration=1m"),
         ({"wall": 60.0, "cpu": 60.0}, {"gpus": 2}, 1.0, "gpu * 2 & cpu(cores=1) & duration=2m"),
+        (
+            {"wall": 60.0, "cpu": 60.0, "gpu_memory": 9 * 1024**3 + 1, "gpu_busy": 0.5},
+            {"gpus": 1},
+            1.0,
+            "gpu(mem=10G) & cpu(cores=1) & duration=2m",
+        ),
         ({"wall": 100.0}, {}, 0.0, "cpu(cores=1) & duration=3m"),
         ({"wall": 60.0, "cpu": 200.0, "max_rss": 1}, {"cores": 4}, 200 / 60, "cpu(cores=4, mem=64M) & duration=2m"),
     ],

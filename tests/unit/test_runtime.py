@@ -6,12 +6,14 @@ import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from job_directory import LONG, Job, Workspace, lib
 
 from experimaestro_hpc import __version__
 from experimaestro_hpc.runtime import resume
+from experimaestro_hpc.runtime.gpus import measured
 
 TASKS = """
 import os, sys, time
@@ -201,6 +203,59 @@ def test_cpu_time_of_children_counts(workspace):
     job = act(workspace, f"import subprocess\nsubprocess.run([sys.executable, '-S', '-c', {burn!r}])")
     assert job.run().returncode == 0
     assert job.marker["used"]["cpu"] >= 0.3
+
+
+#: waits for children that it does not have, as some tasks do; then until its GPUs are looked at a second time
+BUSY_WITH_GPUS = """
+try:
+    os.wait()
+except ChildProcessError:
+    pass
+end = time.monotonic() + 20
+while time.monotonic() < end and not (os.path.exists(os.environ["CALLS"]) and len(list(open(os.environ["CALLS"]))) > 1):
+    time.sleep(0.1)
+"""
+
+
+def test_what_its_gpus_did(workspace, tmp_path):
+    """With an nvidia-smi that says what a real one says, on any machine."""
+    command, calls = tmp_path / "nvidia-smi", tmp_path / "calls"
+    command.write_text(f"""#!/bin/sh\necho "$@" >> {calls}\necho "1000, 50"\necho "3000, [N/A]"\n""")
+    command.chmod(0o755)
+    job = act(workspace, BUSY_WITH_GPUS)
+    ran = job.run(PATH=f"{tmp_path}:{os.environ['PATH']}", CUDA_VISIBLE_DEVICES="0,3", CALLS=str(calls))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert calls.read_text().split()[:2] == ["-i", "0,3"]
+    assert (job.marker["used"]["gpu_memory"], job.marker["used"]["gpu_busy"]) == (3000 * 1024**2, 0.5)
+
+
+def test_nobody_is_left_behind_to_look_at_gpus(workspace, tmp_path, wait_until):
+    """Also not by a task that is killed."""
+    command, looks = tmp_path / "nvidia-smi", tmp_path / "looks"
+    command.write_text(f"""#!/bin/sh\necho $PPID >> {looks}\n""")
+    command.chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    running = act(workspace, "time.sleep(60)").start(PATH=path, CUDA_VISIBLE_DEVICES="0")
+    wait_until(lambda: looks.exists() and looks.read_text())
+    running.kill()
+    running.wait()
+    watcher = int(looks.read_text().split()[0])
+    wait_until(lambda: not Path(f"/proc/{watcher}").exists())
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("", {}),
+        ("No devices were found\n", {}),
+        ("2, 1024, 50\n4, 2048, 80\n", {"gpu_memory": 2048 * 1024**2, "gpu_busy": 0.7}),
+        ("2, 1024, [N/A]\n", {"gpu_memory": 1024**3}),
+        ("2, [Unknown Error], 7\n", {"gpu_busy": 0.07}),
+        ("2, 1024", {}),
+    ],
+)
+def test_what_nvidia_smi_says(said, found):
+    assert measured(said) == found
 
 
 @pytest.mark.parametrize(

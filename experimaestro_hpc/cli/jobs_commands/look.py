@@ -214,7 +214,9 @@ def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bo
     else:
         rows = [one.row() for one in found]
         kept = [
-            number for number, name in enumerate(HEADERS) if name != "GPUs asked" or any(row[number] for row in rows)
+            number
+            for number, name in enumerate(HEADERS)
+            if not name.startswith("GPU") or any(row[number] for row in rows)
         ]
         headers = [HEADERS[number] for number in kept]
         print_table([[row[number] for number in kept] for row in rows], headers, fit=("task",))
