@@ -16,6 +16,7 @@ from typing import Any
 from ..resources import Resources
 from ..runtime.files import read_json, write_json
 from ..schedulers.base import Scheduler, Submission
+from . import held
 from .layout import Layout
 
 #: seconds after which a request without a clear answer, which the scheduler does not know, counts as never made: a
@@ -89,6 +90,10 @@ class Receipt:
         folder = layout.batch(self.token)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(str(folder / "receipt.json"), asdict(self), durable=True)
+        if self.state == "held":
+            held.note(layout, self.token)
+        else:
+            held.forget(layout, self.token)
 
     def settle(self, layout: Layout, native_ids: list[str]) -> None:
         """Note the native ids, in the order of the jobs; those of which it is "" have not been submitted with it."""

@@ -17,6 +17,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 #: what is shipped: standard library only, Python 3.9 and newer
 SHIPPED = ("__init__.py", "errors.py", "resources.py", "config", "agent", "runtime", "schedulers")
 #: Started by path: ``python -m`` would import ``runpy`` in each job, which takes longer than our own start.
+#: Afterwards it sees to what is held, without loading anything where nothing is.
 _RUN_TASK = """\
 import sys
 
@@ -25,9 +26,20 @@ if sys.version_info < (3, 9):
         "xpm-hpc: tasks need Python 3.9 or newer, and %s is %d.%d; set `python` in [environment] of the launcher"
         " file" % ((sys.executable,) + sys.version_info[:2])
     )
+import os
+
 from experimaestro_hpc.runtime.run import main
 
-sys.exit(main(sys.argv))
+pid, words = os.getpid(), len(sys.argv)
+code = main(sys.argv)
+workspace = os.path.abspath(__file__).rpartition("/.xpm/")[0]
+held = workspace + "/.xpm/held"
+# not what the task forked, nor one of its several processes
+if os.getpid() == pid and words == 2 and os.path.isdir(held) and os.listdir(held):
+    from experimaestro_hpc.agent.after import go_on
+
+    go_on(workspace)
+sys.exit(code)
 """
 
 

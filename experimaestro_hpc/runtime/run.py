@@ -73,9 +73,10 @@ def main(argv: list[str]) -> int:
         return BUSY
     except OSError:
         pass  # a file system without locks: exactly one submission still holds
-    if os.path.exists(stem + ".done"):
-        return 0
-    return _run(workspace, job, directory, stem)
+    try:
+        return 0 if os.path.exists(stem + ".done") else _run(workspace, job, directory, stem)
+    finally:
+        os.close(lock)  # this process may go on for others
 
 
 def _run(workspace: str, job: str, directory: str, stem: str) -> int:

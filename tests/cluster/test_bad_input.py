@@ -48,7 +48,7 @@ def test_unknown_launcher(hello):
 @ONCE
 def test_unknown_key_in_a_launcher_file(hello):
     hello.launcher("broken", more='\n[enviroment]\npython = "python3"\n')
-    words = ("launchers/broken.toml, line 8", "unknown key 'enviroment'", "did you mean 'environment'?")
+    words = ("launchers/broken.toml, line 9", "unknown key 'enviroment'", "did you mean 'environment'?")
     assert_refused(hello, run(hello, "broken"), 2, *words)
 
 

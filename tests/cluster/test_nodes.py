@@ -124,6 +124,7 @@ def test_several_such_tasks_at_once(desk):
     assert sorted(text.split()[-1] for text in desk.results("add.rank3.out")) == ["12", "18", "6"]
 
 
+@pytest.mark.slow
 @only("slurm", "OAR does not copy scripts to nodes that share nothing")
 def test_processes_on_one_node_that_does_not_see_the_workdir(desk):
     desk.write("allreduce.py", ALLREDUCE.replace("nodes=2 & tasks_per_node=2", "tasks_per_node=2"))
@@ -183,6 +184,7 @@ def test_a_job_that_is_killed_leaves_nothing_on_its_nodes(desk):
     assert job["reason"] == "cancelled"
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed(desk):
     """The scheduler sees the status of one that was killed; the log says which it was."""
     run(desk, "Wait", detach=True).ok()
@@ -203,6 +205,7 @@ def test_a_rank_that_is_killed(desk):
     assert f"rank 1 on {nodes_of(desk)[1]} was killed by signal 9" in log.read_text()
 
 
+@pytest.mark.slow
 @only("slurm", "OAR has no requeue")
 def test_a_resumable_task_is_warned_on_all_nodes_and_goes_on(desk):
     run(desk, "Resume", detach=True).ok()
@@ -233,6 +236,7 @@ def test_each_node_has_its_own_gpus_of_oar(desk):
     assert given == ["o1 1", "o1 1", "o2 0", "o2 0"]
 
 
+@pytest.mark.slow
 @only("slurm", "OAR ends jobs without a word")
 def test_a_resumable_task_that_is_ended_may_save_on_all_nodes(desk):
     run(desk, "Resume", detach=True).ok()

@@ -111,6 +111,17 @@ def test_more_jobs_than_the_qos_lets_a_user_submit(desk):
     wait_for(lambda: sum(submitted(desk).values()) == 7, "sacct to know all jobs")
 
 
+def test_what_is_held_goes_on_with_nobody_watching(desk):
+    """The jobs that end see to it, and leave no note when nothing is held any more."""
+    desk.write("roots.py", ROOTS)
+    desk.launcher(more='[defaults]\nqos = "tiny"\n')
+    detached = desk.run(*RUN, "--detach", "roots.py", "--", "work", "7").ok()
+    assert "waiting for a slot: " in detached.out, detached
+    wait_for(lambda: runs(desk.there) == sorted(f"root-{n}" for n in range(7)), "all to run", 300)
+    wait_for(lambda: sum(submitted(desk).values()) == 7, "sacct to know all jobs")
+    wait_for(lambda: not list((desk.there / ".xpm/held").iterdir()), "the last job to end")
+
+
 def test_more_tasks_than_an_array_may_have(desk, standins):
     path = desk.rig.root / "etc/slurm/slurm.conf"
     text = path.read_text()

@@ -1,0 +1,41 @@
+"""Notes of submissions that are held, for jobs that end. In: a token. Out: a file with what submitting it takes.
+
+That is the environment of whoever held it: Slurm hands on the environment of ``sbatch`` to the job, and that of a job
+that ends is its own. The notes are for their owner's eyes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+
+from ..runtime.files import read_json
+from .layout import Layout
+
+
+def note(layout: Layout, token: str) -> None:
+    """Remember that a submission is held."""
+    folder = layout.internal / "held"
+    folder.mkdir(exist_ok=True)
+    # the mode counts from the first byte; a second note has what the first one has
+    with contextlib.suppress(FileExistsError):
+        file = os.open(folder / token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(file, "w", encoding="utf-8") as stream:
+            json.dump(dict(os.environ), stream)
+
+
+def forget(layout: Layout, token: str) -> None:
+    """It is held no more."""
+    with contextlib.suppress(OSError):
+        (layout.internal / "held" / token).unlink()
+
+
+def noted(layout: Layout) -> dict[str, dict[str, str]]:
+    """The environment of each submission that is held, by its token."""
+    folder = layout.internal / "held"
+    try:
+        tokens = sorted(os.listdir(folder))
+    except OSError:
+        return {}
+    return {token: read_json(str(folder / token)) or {} for token in tokens}
