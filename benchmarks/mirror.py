@@ -84,7 +84,7 @@ def _runs(laptop: Laptop, job: str, is_first: bool) -> dict[str, Callable[[], Fi
 
 
 def _away(laptop: Laptop, path: str) -> None:
-    """Move what came last time away. Removed right before, it would make the file system slow: it avoids those places."""
+    """Move away what came last time: file systems avoid places that were removed just before, and are slow then."""
     (laptop.home / "bench-old").mkdir(exist_ok=True)
     if (laptop.home / path).exists():
         (laptop.home / path).rename(laptop.home / "bench-old" / secrets.token_hex(6))
