@@ -21,7 +21,7 @@ from rig import LAPTOP_VENV, Rig  # noqa: E402
 from rig_machine import STANDARD_PATH  # noqa: E402
 
 LAUNCHER = """\
-scheduler = "slurm"
+scheduler = "{scheduler}"
 workdir = "~/bench"
 [connector]
 type = "ssh"
@@ -38,7 +38,7 @@ class Laptop:
         self.rig.up()
         self.rig.install_on_laptop(ROOT)
         self.home: Path = self.rig.home("laptop")
-        for host in ("login", "laptop"):
+        for host in ("login", "oarfront", "laptop"):
             self.rig.exec(host, ["sh", "-c", "rm -rf ~/bench ~/bench-work ~/bench-rsync"], timeout=None)
 
     def write(self, name: str, text: str) -> None:
@@ -48,14 +48,22 @@ class Laptop:
         path.write_text(text)
         self.run("chown", "-R", "alice:", f"/home/alice/{name.split('/')[0]}", user="root")
 
-    def launcher(self, name: str, host: str = "mycluster", transport: str = "auto", more: str = "") -> None:
+    def launcher(
+        self,
+        name: str,
+        host: str = "mycluster",
+        transport: str = "auto",
+        more: str = "",
+        scheduler: str = "slurm",
+    ) -> None:
         """Write a launcher file."""
-        self.write(f".config/xpm-hpc/launchers/{name}.toml", LAUNCHER.format(host=host, transport=transport) + more)
+        text = LAUNCHER.format(scheduler=scheduler, host=host, transport=transport)
+        self.write(f".config/xpm-hpc/launchers/{name}.toml", text + more)
 
-    def run(self, *argv: str, user: str = "alice") -> CompletedProcess[str]:
+    def run(self, *argv: str, user: str = "alice", host: str = "laptop", **env: str) -> CompletedProcess[str]:
         """Run a command to its end; the benchmark ends with it if it fails."""
-        environment = {"PATH": f"{LAPTOP_VENV}/bin:{STANDARD_PATH}"}
-        ended: CompletedProcess[str] = self.rig.exec("laptop", argv, user, env=environment, timeout=None)
+        environment = {"PATH": f"{LAPTOP_VENV}/bin:{STANDARD_PATH}", **env}
+        ended: CompletedProcess[str] = self.rig.exec(host, argv, user, env=environment, timeout=None)
         if ended.returncode:
             sys.exit(f"{' '.join(argv)} ended with {ended.returncode}:\n{ended.stdout}{ended.stderr}")
         return ended

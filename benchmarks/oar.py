@@ -10,17 +10,11 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "cluster"))
+from cluster import Laptop
 
-from rig import Rig  # noqa: E402
-
-LAUNCHER = 'scheduler = "oar"\nworkdir = "~/bench"\n[connector]\ntype = "ssh"\nhost = "myoar"\n'
 SCRIPT = """
 import json, sys, time
 from experimaestro_hpc import Param, Task, experiment
@@ -62,33 +56,23 @@ print(json.dumps({"submitted": submitted, "results": time.time() - began}))
 """
 
 
-def figures(rig: Rig, host: str, *argv: str) -> dict[str, float]:
+def figures(laptop: Laptop, host: str, *argv: str) -> dict[str, float]:
     """The seconds that a script tells at its end; then everything of OAR's is at rest."""
-    ended = rig.exec(host, argv, env={"XPM_HPC_LAUNCHER": "bench"}, timeout=900)
-    if ended.returncode:
-        sys.exit(ended.stdout + ended.stderr)
-    while rig.oar_sql("SELECT 1 FROM jobs WHERE state NOT IN ('Terminated', 'Error')"):
+    ended = laptop.run(*argv, host=host, XPM_HPC_LAUNCHER="bench")
+    while laptop.rig.oar_sql("SELECT 1 FROM jobs WHERE state NOT IN ('Terminated', 'Error')"):
         time.sleep(0.5)
     found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return found
 
 
 def main() -> None:
-    rig = Rig()
-    rig.up()
-    rig.install_on_laptop(ROOT)
-    for host, name, text in (
-        ("laptop", ".config/xpm-hpc/launchers/bench.toml", LAUNCHER),
-        ("laptop", "bench.py", SCRIPT),
-        ("oarfront", "plain.py", PLAIN),
-    ):
-        write = 'mkdir -p "$(dirname "$0")" && cat >"$0" && rm -rf bench bench-work'
-        rig.exec(host, ["sh", "-c", write, name], input=text)
+    laptop = Laptop()
+    laptop.launcher("bench", host="myoar", scheduler="oar")
+    laptop.write("bench_oar.py", SCRIPT)
+    laptop.rig.exec("oarfront", ["sh", "-c", "cat >plain.py"], input=PLAIN)
     runs: dict[str, Callable[[int, str], dict[str, float]]] = {
-        "plain oarsub": lambda count, run: figures(rig, "oarfront", "python3", "plain.py", str(count)),
-        "xpm-hpc": lambda count, run: figures(
-            rig, "laptop", "/home/alice/venv/bin/python", "bench.py", str(count), run
-        ),
+        "plain oarsub": lambda count, run: figures(laptop, "oarfront", "python3", "plain.py", str(count)),
+        "xpm-hpc": lambda count, run: figures(laptop, "laptop", "python", "bench_oar.py", str(count), run),
     }
     runs["xpm-hpc"](1, "the package is shipped")
     print(f"{'seconds, median':<24}{'submitted':>10}{'results':>10}{'from':>8}{'to':>8}{'ratio':>8}   load", flush=True)

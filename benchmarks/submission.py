@@ -6,15 +6,10 @@ Needs the test cluster (``make up``); the experiment runs on its laptop host.
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
+import time
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tests" / "cluster"))
+from cluster import Laptop
 
-from rig import Rig  # noqa: E402
-
-LAUNCHER = 'scheduler = "slurm"\nworkdir = "~/bench"\n[connector]\ntype = "ssh"\nhost = "mycluster"\n'
 SCRIPT = """
 import json, sys, time
 from typing import List
@@ -51,22 +46,13 @@ if __name__ == "__main__":
 
 
 def main() -> None:
-    rig = Rig()
-    rig.up()
-    rig.install_on_laptop(ROOT)
-    home = rig.home("laptop")
-    (home / ".config/xpm-hpc/launchers").mkdir(parents=True, exist_ok=True)
-    (home / ".config/xpm-hpc/launchers/bench.toml").write_text(LAUNCHER)
-    (home / "bench.py").write_text(SCRIPT)
-    rig.exec("laptop", ["chown", "-R", "alice:", str(Path("/home/alice/.config"))], user="root")
-    rig.exec("login", ["rm", "-rf", "/home/alice/bench"])
-    rig.exec("laptop", ["rm", "-rf", "/home/alice/bench-work"])
+    laptop = Laptop()
+    laptop.launcher("bench")
+    laptop.write("bench_submission.py", SCRIPT)
     print("requests: the agent's start counts as one, shipping the package as one more")
     for title, count in (("first ever, helloworld", 2), ("helloworld", 2), ("200 tasks", 200), ("200 tasks", 200)):
-        argv = ["/home/alice/venv/bin/python", "bench.py", str(count), f"{title} {count} {id(object())}"]
-        ended = rig.exec("laptop", argv, env={"XPM_HPC_LAUNCHER": "bench"}, timeout=600)
-        if ended.returncode:
-            sys.exit(ended.stdout + ended.stderr)
+        words = ("python", "bench_submission.py", str(count), f"{title} {count} {time.time()}")
+        ended = laptop.run(*words, XPM_HPC_LAUNCHER="bench")
         print(f"{title:<24}", json.loads(ended.stdout.splitlines()[-1]))
 
 
