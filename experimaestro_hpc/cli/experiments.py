@@ -76,7 +76,7 @@ def _jobs(index: Index, name: str) -> list[View]:
 @workdir_option
 @json_option
 def show(name: str | None, workdir: str | None, as_json: bool) -> int:
-    """Show an experiment: its tasks, and how many of their jobs are in which state."""
+    """Show an experiment's tasks, and how their jobs are."""
     from ..driver.refresh import refresh  # for this command only
 
     with opened(workdir) as index:
@@ -120,7 +120,10 @@ def graph(name: str | None, dot: bool, workdir: str | None) -> int:
 @name_argument
 @workdir_option
 def attach(name: str | None, workdir: str | None) -> int:
-    """Watch an experiment to its end, as its own process did: results come back, failed jobs are tried again."""
+    """Watch an experiment to its end, as its script did.
+
+    Results come back, and failed jobs are tried again.
+    """
     from ..driver.monitor import Monitor, describe  # for this command only
     from ..driver.refresh import Refresher
 
