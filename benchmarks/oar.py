@@ -56,11 +56,16 @@ print(json.dumps({"submitted": submitted, "results": time.time() - began}))
 """
 
 
+#: seconds in which OAR's own programs end after the last job
+REST = 4.0
+
+
 def figures(laptop: Laptop, host: str, *argv: str) -> dict[str, float]:
     """The seconds that a script tells at its end; then everything of OAR's is at rest."""
     ended = laptop.run(*argv, host=host, XPM_HPC_LAUNCHER="bench")
     while laptop.rig.oar_sql("SELECT 1 FROM jobs WHERE state NOT IN ('Terminated', 'Error')"):
         time.sleep(0.5)
+    time.sleep(REST)
     found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return found
 
