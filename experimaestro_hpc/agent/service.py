@@ -7,7 +7,6 @@ plain JSON values, so that they are the same in process and over SSH.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import secrets
 import shutil
@@ -28,6 +27,7 @@ from .clean import clean, touch
 from .environments import Environments
 from .incoming import Incoming
 from .layout import Layout
+from .logs import read_log
 from .pack import Packer
 from .place import place
 from .send import Sender
@@ -324,34 +324,8 @@ class Service:
     def read(
         self, job: str, stream: str = "out", offset: int = 0, limit: int = 1 << 20, attempt: int | None = None
     ) -> tuple[dict[str, Any], Any]:
-        """A piece of a job's log.
-
-        :param stream: ``out`` or ``err``
-        :param offset: first byte; negative counts from the end
-        :param limit: bytes at most
-        :param attempt: an earlier attempt's; otherwise the latest one's
-        :raises WorkspaceError: there is no log of that attempt
-        """
-        if stream not in ("out", "err"):
-            raise WorkspaceError(f"a job has no log {stream!r}")
-        path = Path(f"{self.layout.stem(job)}.{stream}")
-        if attempt is not None:
-            earlier = Path(f"{self.layout.stem(job)}.{attempt}.{stream}")
-            # what the scheduler has started again by itself is counted by the job
-            known = (self.layout.record(job), self.layout.progress(job), self.layout.marker(job))
-            latest = max(int((one or {}).get("attempt") or 1) for one in known)
-            if earlier.exists():
-                path = earlier
-            elif attempt != latest:
-                raise WorkspaceError(f"no log of attempt {attempt} is there", where=job, hint=f"the latest is {latest}")
-        if not path.exists():
-            return {"offset": 0, "size": 0}, None
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = max(0, size + offset) if offset < 0 else min(offset, size)
-            file.seek(start)
-            data = file.read(limit)
-        return {"offset": start, "size": size}, (io.BytesIO(data), len(data))
+        """A piece of a job's log; see :func:`.logs.read_log`."""
+        return read_log(self.layout, job, stream, offset, limit, attempt)
 
     def cancel(self, jobs: Sequence[str]) -> dict[str, Any]:
         """End jobs that wait or run; returns those that did."""

@@ -44,14 +44,14 @@ def complete_experiments(ctx: click.Context, _param: click.Parameter, incomplete
 
 def complete_launchers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of launchers."""
-    from ..driver.launcher import all_launchers  # only while completing
+    from ..driver.launchers import all_launchers  # only while completing
 
     return [CompletionItem(name) for name, _path, _whose in all_launchers() if name.startswith(incomplete)]
 
 
 def complete_own_launchers(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of the user's own launchers, which alone can be removed."""
-    from ..driver.launcher import all_launchers  # only while completing
+    from ..driver.launchers import all_launchers  # only while completing
 
     own = [name for name, _path, whose in all_launchers() if whose == "user"]
     return [CompletionItem(name) for name in own if name.startswith(incomplete)]

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from .. import __version__
-from ..driver.launcher import all_launchers, launcher_named, template_folders
+from ..driver.launchers import all_launchers, launcher_named, template_folders
 from ..errors import XpmError
 from .options import json_option, print_json, print_look
 

@@ -15,7 +15,8 @@ from typing import NamedTuple
 from ..errors import XpmError
 from ..resources import Resources
 from .fit import choose_partition, request_for
-from .launcher import Launcher, template_folders
+from .launcher import Launcher
+from .launchers import template_folders
 from .script import ScriptJob, Scripts
 from .session import Session
 

@@ -32,7 +32,8 @@ from ..workspace.words import short
 from . import hook
 from .dry_run import told
 from .jobs import Job, JobMaker, plain
-from .launcher import Launcher, launcher_named
+from .launcher import Launcher
+from .launchers import launcher_named
 from .monitor import Monitor, count, describe
 from .notify import notify
 from .options import run_options

@@ -27,7 +27,8 @@ from ..schedulers.base import Request
 from ..schedulers.local import gpus_here
 from .data import shipped_data
 from .fit import choose_partition, request_for, with_defaults
-from .launcher import Launcher, Partition, template_folders, user_dir
+from .launcher import Launcher, Partition
+from .launchers import template_folders, user_dir
 from .plan import PlannedJob
 from .processes import processes_of
 from .recipe import BuildEnvironment, Recipe, make_recipe

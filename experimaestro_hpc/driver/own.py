@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import LauncherError
-from .launcher import parse_launcher, user_dir
+from .launcher import parse_launcher
+from .launchers import user_dir
 
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 

@@ -24,7 +24,7 @@ def session_of(root: Path, launcher: str) -> Iterator[Session]:
 
     :raises XpmError: there is no such launcher any more, or the cluster cannot be reached
     """
-    from .launcher import launcher_named  # what talks to clusters: most lists have no job that must be asked about
+    from .launchers import launcher_named  # what talks to clusters: most lists have no job that must be asked about
     from .session import Session
 
     session = Session(launcher_named(launcher), root)

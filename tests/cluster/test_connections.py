@@ -364,7 +364,7 @@ from experimaestro_hpc.driver.session import Session
 from experimaestro_hpc.errors import ConnectionFailed
 import os
 client.ANSWER_TIMEOUT = 2.0
-from experimaestro_hpc.driver.launcher import find_launcher, shipped_dir, user_dir
+from experimaestro_hpc.driver.launchers import find_launcher, shipped_dir, user_dir
 launcher = find_launcher("way", environ=os.environ, shipped=shipped_dir(), user_dir=user_dir(os.environ))
 session = Session(launcher, Path("work"))
 session.client.hello()

@@ -19,19 +19,8 @@ from hypothesis import strategies as st
 from experimaestro_hpc.driver import data as data_module
 from experimaestro_hpc.driver.data import shipped_data
 from experimaestro_hpc.driver.fit import choose_partition
-from experimaestro_hpc.driver.launcher import (
-    Connector,
-    Environment,
-    Gpus,
-    Launcher,
-    Mirror,
-    Partition,
-    find_launcher,
-    known_launchers,
-    parse_launcher,
-    shipped_dir,
-    user_dir,
-)
+from experimaestro_hpc.driver.launcher import Connector, Environment, Gpus, Launcher, Mirror, Partition, parse_launcher
+from experimaestro_hpc.driver.launchers import find_launcher, known_launchers, shipped_dir, user_dir
 from experimaestro_hpc.driver.toml_lines import KeyPath, key_lines, line_of
 from experimaestro_hpc.errors import LauncherError, XpmError
 from experimaestro_hpc.resources import ResourceError, Resources
@@ -477,7 +466,7 @@ def test_built_in_schedulers_are_not_looked_up(monkeypatch: pytest.MonkeyPatch) 
 
 def test_import_is_light() -> None:
     """Nothing third-party, and of the standard library not what is slow and needed by few."""
-    program = "import sys, experimaestro_hpc.driver.launcher, experimaestro_hpc.driver.fit; print(*sys.modules)"
+    program = "import sys, experimaestro_hpc.driver.launchers, experimaestro_hpc.driver.fit; print(*sys.modules)"
     # -S: nor what the site-packages of this environment load on their own
     command = [sys.executable, "-S", "-c", program]
     repository = Path(__file__).parents[2]

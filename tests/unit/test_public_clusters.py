@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from experimaestro_hpc.driver.fit import choose_partition, request_for
-from experimaestro_hpc.driver.launcher import Launcher, find_launcher, shipped_dir
+from experimaestro_hpc.driver.launcher import Launcher
+from experimaestro_hpc.driver.launchers import find_launcher, shipped_dir
 from experimaestro_hpc.resources import ResourceError, Resources
 from experimaestro_hpc.schedulers import scheduler_class
 

@@ -7,7 +7,8 @@ import time
 
 import click
 
-from ...driver.launcher import Connector, Transport, known_launchers, parse_launcher, shipped_dir
+from ...driver.launcher import Connector, Transport, parse_launcher
+from ...driver.launchers import known_launchers, shipped_dir
 from ...driver.own import own_path, read_own, save
 from ...errors import LauncherError
 from ..options import printable

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from ...driver.fit import choose_partition, request_for, verdicts
-from ...driver.launcher import Launcher, all_launchers, launcher_named, read_launcher
+from ...driver.launcher import Launcher
+from ...driver.launchers import all_launchers, launcher_named, read_launcher
 from ...errors import XpmError
 from ...resources import Resources
 from ..complete import complete_launchers

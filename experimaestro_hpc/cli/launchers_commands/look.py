@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from ...driver.launcher import all_launchers, launcher_named, read_launcher
+from ...driver.launchers import all_launchers, launcher_named, read_launcher
 from ...errors import XpmError
 from ..complete import complete_launchers
 from ..options import json_option, print_json, print_look, print_table

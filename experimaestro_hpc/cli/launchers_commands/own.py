@@ -12,7 +12,8 @@ from pathlib import Path
 import click
 
 from ...connectors.base import has_terminal
-from ...driver.launcher import all_launchers, parse_launcher
+from ...driver.launcher import parse_launcher
+from ...driver.launchers import all_launchers
 from ...driver.own import checked_name, own_path, read_own, save
 from ...driver.toml_table import did_you_mean
 from ...errors import LauncherError, XpmError
