@@ -1,9 +1,39 @@
-"""Small packages for environments, so that tests need no network. In: a name and code. Out: a wheel."""
+"""Small packages for environments, so that tests need no network, and who needs one. In: a name and code. Out: a wheel."""
 
 from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+
+#: an experiment whose tasks need a package
+GREET = """
+import sys
+from experimaestro_hpc import Param, Task, experiment
+
+class Greet(Task):
+    word: Param[str]
+
+    def execute(self):
+        import greetings
+        print(greetings.greet(self.word), sys.prefix)
+
+if __name__ == "__main__":
+    with experiment(sys.argv[1], "greet"):
+        for word in sys.argv[2:]:
+            Greet(word=word).submit()
+"""
+#: its ``pyproject.toml``, without an index
+PROJECT = """
+[project]
+name = "study"
+version = "0"
+requires-python = ">=3.9"
+dependencies = {packages}
+
+[tool.uv]
+no-index = true
+find-links = ["{wheels}"]
+"""
 
 
 def write_wheel(folder: Path, name: str, version: str, code: str) -> Path:

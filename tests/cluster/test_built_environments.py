@@ -11,37 +11,9 @@ from pathlib import Path
 
 import pytest
 from desk import Desk, wait_for
-from wheels import write_wheel
+from wheels import GREET, PROJECT, write_wheel
 
 pytestmark = pytest.mark.slow
-
-SCRIPT = """
-import sys
-from experimaestro_hpc import Param, Task, experiment
-
-class Greet(Task):
-    word: Param[str]
-
-    def execute(self):
-        import greetings
-        print(greetings.greet(self.word), sys.prefix)
-
-if __name__ == "__main__":
-    with experiment(sys.argv[1], "greet"):
-        for word in sys.argv[2:]:
-            Greet(word=word).submit()
-"""
-PYPROJECT = """
-[project]
-name = "study"
-version = "0"
-requires-python = ">=3.9"
-dependencies = {packages}
-
-[tool.uv]
-no-index = true
-find-links = ["{wheels}"]
-"""
 
 
 class Study:
@@ -51,7 +23,7 @@ class Study:
         self.desk = desk
         self.manager = manager
         self.wheels = f"/home/{desk.user}/{desk.folder}/wheels"
-        desk.write("greet.py", SCRIPT)
+        desk.write("greet.py", GREET)
         self.package("greetings", "def greet(word):\n    return 'hello ' + word\n")
         if manager == "uv":
             self.uv = self.install_uv()
@@ -82,7 +54,7 @@ class Study:
         if self.manager == "venv":
             self.desk.write("requirements.txt", "\n".join(packages) + "\n")
             return
-        text = PYPROJECT.format(packages=json.dumps(packages), wheels=self.wheels)
+        text = PROJECT.format(packages=json.dumps(packages), wheels=self.wheels)
         self.desk.write("pyproject.toml", text)
         self.desk.run(self.uv, "lock", "--quiet").ok()
 

@@ -11,34 +11,8 @@ from pathlib import Path
 
 import pytest
 from test_cli import XPM_HPC
-from wheels import write_wheel
+from wheels import GREET, PROJECT, write_wheel
 
-SCRIPT = """
-import sys
-from experimaestro_hpc import Param, Task, experiment
-
-class Greet(Task):
-    word: Param[str]
-    def execute(self):
-        import greetings
-        print(greetings.greet(self.word), sys.prefix)
-
-if __name__ == "__main__":
-    with experiment(sys.argv[1], "greet"):
-        for word in sys.argv[2:]:
-            Greet(word=word).submit()
-"""
-PYPROJECT = """
-[project]
-name = "study"
-version = "0"
-requires-python = ">=3.9"
-dependencies = ["greetings"]
-
-[tool.uv]
-no-index = true
-find-links = ["{wheels}"]
-"""
 UV = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
@@ -53,7 +27,7 @@ class Project:
         self.launcher = around / "here.toml"
         self.manager = manager
         write_wheel(self.wheels, "greetings", "1", "def greet(word):\n    return 'hello ' + word\n")
-        (self.folder / "greet.py").write_text(SCRIPT)
+        (self.folder / "greet.py").write_text(GREET)
         self.require("greetings")
         self.write("login")
 
@@ -71,9 +45,7 @@ class Project:
             (self.folder / "requirements.txt").write_text("\n".join(packages) + "\n")
             return
         assert UV, "uv comes with the development dependencies"
-        (self.folder / "pyproject.toml").write_text(
-            PYPROJECT.format(wheels=self.wheels).replace('["greetings"]', str(list(packages)))
-        )
+        (self.folder / "pyproject.toml").write_text(PROJECT.format(packages=list(packages), wheels=self.wheels))
         subprocess.run([UV, "lock", "--quiet"], cwd=self.folder, check=True, env=self.environ())
 
     def environ(self, **more: str) -> dict[str, str]:
