@@ -1,4 +1,4 @@
-"""Small packages for environments, so that tests need no network, and who needs one. In: a name and code. Out: a wheel."""
+"""Small packages for environments: tests need no network. In: a name and code. Out: a wheel; a study that needs it."""
 
 from __future__ import annotations
 

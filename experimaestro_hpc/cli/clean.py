@@ -33,6 +33,9 @@ def command(launchers: tuple[str, ...], dry_run: bool, yes: bool, workdir: str |
     That is code, shipped packages, environments, batches, and what broken uploads have left; what was used in the last
     hour stays. Jobs and their results are not touched. A job whose code is gone cannot be tried again with `jobs
     retry`; its script can be run again.
+
+    \b
+    xpm-hpc clean --dry-run
     """
     with opened(workdir) as index:
         root, views = index.root, index.views()

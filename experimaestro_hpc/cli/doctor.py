@@ -22,7 +22,9 @@ from .options import json_option, print_json, print_look
 def command(as_json: bool) -> int:
     """Look for what is wrong on this machine: Python, programs, launcher files, templates, workspaces.
 
-    For a cluster: xpm-hpc launchers check NAME
+    \b
+    xpm-hpc doctor
+    xpm-hpc launchers check mycluster --job     the same for a cluster
     """
     found = []
     for name, look in _looks():

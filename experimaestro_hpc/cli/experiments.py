@@ -28,7 +28,12 @@ def command() -> None:
 @workdir_option
 @json_option
 def list_(workdir: str | None, as_json: bool) -> int:
-    """List experiments, the latest first."""
+    """List experiments, the latest first.
+
+    \b
+    xpm-hpc experiments
+    xpm-hpc experiments list --json
+    """
     with opened(workdir) as index:
         found = [_summary(index, one) for one in index.experiments()]
         root = index.root
@@ -76,7 +81,11 @@ def _jobs(index: Index, name: str) -> list[View]:
 @workdir_option
 @json_option
 def show(name: str | None, workdir: str | None, as_json: bool) -> int:
-    """Show an experiment's tasks, and how their jobs are."""
+    """Show an experiment's tasks, and how their jobs are.
+
+    \b
+    xpm-hpc experiments show sweep
+    """
     from ..driver.refresh import refresh  # for this command only
 
     with opened(workdir) as index:
@@ -107,7 +116,12 @@ def show(name: str | None, workdir: str | None, as_json: bool) -> int:
 @click.option("--dot", is_flag=True, help="For Graphviz: xpm-hpc experiments graph --dot | dot -Tsvg > graph.svg")
 @workdir_option
 def graph(name: str | None, dot: bool, workdir: str | None) -> int:
-    """Draw which job needs which, as last seen."""
+    """Draw which job needs which, as last seen.
+
+    \b
+    xpm-hpc experiments graph
+    xpm-hpc experiments graph sweep --dot | dot -Tsvg > sweep.svg
+    """
     from ..workspace.graph import as_dot, as_text  # for this command only
 
     with opened(workdir) as index:
@@ -123,6 +137,9 @@ def attach(name: str | None, workdir: str | None) -> int:
     """Watch an experiment to its end, as its script did.
 
     Results come back, and failed jobs are tried again.
+
+    \b
+    xpm-hpc experiments attach sweep
     """
     from ..driver.monitor import Monitor, describe  # for this command only
     from ..driver.refresh import Refresher
@@ -148,7 +165,11 @@ def attach(name: str | None, workdir: str | None) -> int:
 @yes_option
 @workdir_option
 def cancel(name: str | None, yes: bool, workdir: str | None) -> int:
-    """End all jobs of an experiment that wait or run."""
+    """End all jobs of an experiment that wait or run.
+
+    \b
+    xpm-hpc experiments cancel sweep
+    """
     from ..driver.refresh import Refresher  # for this command only
     from .jobs_commands.act import kill_jobs
 
@@ -172,7 +193,11 @@ def cancel(name: str | None, yes: bool, workdir: str | None) -> int:
 @yes_option
 @workdir_option
 def rm(name: str, yes: bool, workdir: str | None) -> int:
-    """Forget an experiment: its name and tags. Its jobs and their results stay; see: xpm-hpc jobs clean."""
+    """Forget an experiment: its name and tags. Its jobs and their results stay; see: xpm-hpc jobs clean.
+
+    \b
+    xpm-hpc experiments rm sweep
+    """
     import shutil  # for this command only
 
     with opened(workdir) as index:

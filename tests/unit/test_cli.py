@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import pytest
 from contract import FIELDS
 
 from experimaestro_hpc import __version__
-from experimaestro_hpc.cli import main
+from experimaestro_hpc.cli import cli, main
 
 XPM_HPC = [sys.executable, "-c", "from experimaestro_hpc.cli import main; main()"]
 
@@ -565,6 +566,27 @@ def test_version_and_help(call):
     assert call("--version").out == f"xpm-hpc, version {__version__}\n"
     shown = call("--help").out
     assert all(f"\n  {command} " in shown for command in ("run", "jobs", "experiments", "launchers"))
+
+
+def leaves(command: click.Command, *names: str) -> Iterator[tuple[str, ...]]:
+    """The names of all commands that are no groups."""
+    if not isinstance(command, click.Group):
+        yield names
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        inner = command.get_command(context, name)
+        assert inner is not None
+        yield from leaves(inner, *names, name)
+
+
+def test_each_command_has_an_example(call):
+    found = list(leaves(cli))
+    assert ("jobs", "list") in found and ("completion",) in found
+    for names in found:
+        shown = call(*names, "--help").out.partition("\n")[2]
+        spellings = {" ".join(names), " ".join(one for one in names if one != "list")}
+        assert any(f"xpm-hpc {words}" in shown for words in spellings), names
 
 
 def test_the_installed_command_is_the_same():

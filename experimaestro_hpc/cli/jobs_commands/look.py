@@ -33,7 +33,12 @@ FOLLOW = 1.0
 @workdir_option
 @json_option
 def show(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
-    """Show all that is known of jobs."""
+    """Show all that is known of jobs.
+
+    \b
+    xpm-hpc jobs show 3fa2
+    xpm-hpc jobs show --task train --tag lr=0.1 --json
+    """
     with opened(workdir) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
         problems = refresher.refresh(views)
@@ -86,7 +91,12 @@ def _item(item: Any) -> str:
 @click.option("--attempt", type=click.IntRange(1), help="The log of an earlier attempt.")
 @workdir_option
 def logs(id: str, err: bool, follow: bool, attempt: int | None, workdir: str | None) -> int:
-    """Print what a job has printed, live from the cluster."""
+    """Print what a job has printed, live from the cluster.
+
+    \b
+    xpm-hpc jobs logs -f 3fa2
+    xpm-hpc jobs logs --err --attempt 1 3fa2
+    """
     with opened(workdir) as index:
         root = index.root
         (one,) = chosen(index, [id], Filters())
@@ -136,7 +146,12 @@ def _read_log(
 @workdir_option
 @json_option
 def why_(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
-    """Say why jobs wait, or failed, and what to do."""
+    """Say why jobs wait, or failed, and what to do.
+
+    \b
+    xpm-hpc jobs why 3fa2
+    xpm-hpc jobs why --state queued
+    """
     from ...driver.why import why  # for this command only
 
     found = []
@@ -160,7 +175,12 @@ def why_(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: boo
 @filter_options
 @workdir_option
 def path(ids: Sequence[str], filters: Filters, workdir: str | None) -> int:
-    """Print the directories of jobs on this machine."""
+    """Print the directories of jobs on this machine.
+
+    \b
+    cd $(xpm-hpc jobs path 3fa2)
+    cat $(xpm-hpc jobs path --task evaluate)/metrics.json
+    """
     with opened(workdir) as index:
         for one in chosen(index, ids, filters):
             print(one["path"])
@@ -173,7 +193,11 @@ def path(ids: Sequence[str], filters: Filters, workdir: str | None) -> int:
 @workdir_option
 @json_option
 def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
-    """Say which parameters make two jobs differ, their own and those of the tasks that they need."""
+    """Say which parameters make two jobs differ, their own and those of the tasks that they need.
+
+    \b
+    xpm-hpc jobs diff 3fa2 77b1
+    """
     from ...runtime.files import read_json  # for this command only
     from ...workspace.diff import differences
 
@@ -201,7 +225,12 @@ def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
 @workdir_option
 @json_option
 def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bool) -> int:
-    """Compare what jobs asked for with what they used, by task, and say what to ask for next time."""
+    """Compare what jobs asked for with what they used, by task, and say what to ask for next time.
+
+    \b
+    xpm-hpc jobs usage
+    xpm-hpc jobs usage --task train --since 7d
+    """
     from ...workspace.usage import HEADERS, usage_by_task  # for this command only
 
     with opened(workdir) as index:

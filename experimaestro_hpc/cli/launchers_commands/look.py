@@ -20,6 +20,9 @@ def list_(as_json: bool) -> int:
     """List launchers: the scheduler, the host, and where the file is. Your own come first.
 
     A launcher of your own hides a shipped one of the same name.
+
+    \b
+    xpm-hpc launchers list --json
     """
     found = []
     for name, path, whose in sorted(all_launchers(), key=lambda one: one[2] != "user"):
@@ -48,7 +51,11 @@ def list_(as_json: bool) -> int:
 @click.argument("name", shell_complete=complete_launchers)
 @json_option
 def show(name: str, as_json: bool) -> int:
-    """Check a launcher file and print it."""
+    """Check a launcher file and print it.
+
+    \b
+    xpm-hpc launchers show mycluster
+    """
     launcher = launcher_named(name)
     if as_json:
         print_json({**asdict(launcher), "path": str(launcher.path), "python": launcher.python})
@@ -63,7 +70,12 @@ def show(name: str, as_json: bool) -> int:
 @click.option("--job", is_flag=True, help="Also run a tiny job, to see the workdir and Python from a node.")
 @json_option
 def check_(name: str, job: bool, as_json: bool) -> int:
-    """Say, step by step, whether jobs can be run with a launcher."""
+    """Say, step by step, whether jobs can be run with a launcher.
+
+    \b
+    xpm-hpc launchers check mycluster
+    xpm-hpc launchers check mycluster --job
+    """
     from ...driver.check import check  # for this command only
 
     launcher = launcher_named(name)
