@@ -218,6 +218,8 @@ class experiment:
                 f"detached: the jobs go on without this process. To see them: xpm-hpc jobs --workdir {self.root}\n"
                 "To fetch the results, the same command, or run the script again."
             )
+            if any(job.retry and not isinstance(job.task, ResumableTask) for job in self.jobs.values()):
+                self.monitor.say("Those that fail are tried again while somebody watches: xpm-hpc experiments attach")
             raise SystemExit(0)
         try:
             self.monitor.wait(jobs)

@@ -65,7 +65,7 @@ if __name__ == "__main__":
         if "bad" in what:
             Child(parent=Bad().submit()).submit()
         if "long" in what:
-            Long().submit()
+            Long().submit(retry=1)
         if "greedy" in what:
             Greedy().submit(resources="gpu * 1000")
 """
@@ -238,6 +238,7 @@ def test_detach_interrupt_and_kill(script, tmp_path, wait_until, end_runners, ca
         detached = run("run", "--detach", script, "--", root, "long")
         assert detached.code == 0
         assert "detached: the jobs go on without this process" in detached.out
+        assert "tried again while somebody watches: xpm-hpc experiments attach" in detached.out
 
         def look() -> Any:
             (one,) = json.loads(call("jobs", "--json", "--workdir", root).out)
