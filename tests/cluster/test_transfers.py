@@ -101,7 +101,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_stopped(made):
     (part,) = leftovers(here)
     assert part.stat().st_size < 200 << 20, "it was killed too late to show anything"
     inode = part.stat().st_ino
-    assert pull(desk, job, "large").ok().out.startswith("1 files came back")
+    assert pull(desk, job, "large").ok().out.startswith("1 file came back")
     assert (here / "large").stat().st_ino == inode, "it began anew"
     assert filecmp.cmp(there / "large", here / "large", shallow=False)
     assert leftovers(here) == []
