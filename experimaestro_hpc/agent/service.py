@@ -387,12 +387,15 @@ class Service:
         found = {}
         for job in jobs:
             native = states[job].get("native_id") if states[job]["state"] in WAITING else None
+            words: dict[str, str] = {}
+            with contextlib.suppress(NoInformation):  # the states say more than nothing
+                words = self.scheduler.explain(native) if native else {}
             parents = self.layout.record(job).get("parents", ())
             of_parents = self.watcher.states(parents, max_age=60.0)
             found[job] = {
                 "state": states[job],
                 "scheduler": self.scheduler.name,
-                "words": self.scheduler.explain(native) if native else {},
+                "words": words,
                 "parents": {one: state for one, state in of_parents.items() if state["state"] != "done"},
             }
         return found

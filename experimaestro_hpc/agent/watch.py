@@ -303,7 +303,7 @@ class Watcher:
             "message": status.detail,
             "exit_code": status.exit_code,
             "native_id": state.get("native_id"),
-            "ended": time.time(),
+            "ended": time.time() - (self.clock() - self.first_missed.get(f"marker of {job}", self.clock())),
             "by": self.scheduler.name,
         }
         if status.host:

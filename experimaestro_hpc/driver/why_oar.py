@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from ..schedulers.oar import without_karma
+
 #: what OAR's messages mean, and what helps; the first that fits is taken
 MESSAGES = (
     (
@@ -61,11 +63,6 @@ def why_waiting(words: Mapping[str, str], native: str) -> tuple[str, str]:
         sentence += f"; expected to start at {words['scheduledStart']}"
     asked = ", ".join(f"{name}={words[name]}" for name in ("queue", "project", "wanted_resources") if words.get(name))
     return sentence + (f"; asked for {asked}" if asked else ""), advice
-
-
-def without_karma(message: str) -> str:
-    """A message, but not the summary that OAR makes of each job that it could place: ``R=1,W=0:1:0,J=B (Karma=…)``."""
-    return "" if "Karma=" in message or re.match(r"R=\d+,W=", message) else message
 
 
 def is_postponed(types: str, start: str) -> bool:

@@ -101,12 +101,17 @@ def is_unmade(job: Shown) -> bool:
     return job.get("state") == "Hold" and not held
 
 
+def without_karma(message: str) -> str:
+    """A message, but not the summary that OAR makes of each job that it could place: ``R=1,W=0:1:0,J=B (Karma=…)``."""
+    return "" if "Karma=" in message or re.match(r"R=\d+,W=", message) else message
+
+
 def job_status(job: Shown) -> Status | None:
     """What oarstat's full description of a job means, or None if nothing can be told from it."""
     state, host = str(job.get("state") or ""), ",".join(job.get("assigned_network_address") or ())
     events = events_of(job)
     if state in _BEFORE:
-        return Status(_BEFORE[state], detail=str(job.get("message") or ""), host=host)
+        return Status(_BEFORE[state], detail=without_karma(str(job.get("message") or "")), host=host)
     if state not in _FINAL:
         return Status("running", detail="" if state == "Running" else state, host=host) if state else None
     troubles = [name for name in events if _NODE_TROUBLE.fullmatch(name)]

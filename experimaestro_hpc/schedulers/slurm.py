@@ -170,19 +170,26 @@ class Slurm(CommandScheduler):
             return {}
         rows, rest = self.pyslurm.accounting(native_ids)
         known = read_accounting(rows, native_ids)
-        if not rest:
-            return known
-        argv = ["sacct", "-n", "--parsable2", "-o", ACCOUNTING, "-j", ",".join(rest)]
-        try:
-            answer = self.commands.run(argv)
-        except NoInformation as error:
-            answer = Answer(1, "", str(error))
+        answer = self._sacct(rest) if rest else Answer(0, "", "")
+        known.update(parse_accounting(answer.out, rest) if answer.code == 0 else {})
+        # elements that never started are known by their array only
+        arrays = sorted({one.partition("_")[0] for one in native_ids if "_" in one and one not in known})
+        if arrays and answer.code == 0:
+            answer = self._sacct(arrays)
+            known.update(parse_accounting(answer.out, [one for one in native_ids if one not in known]))
         if answer.code == 0:
-            return {**known, **parse_accounting(answer.out, rest)}
+            return known
         if "disabled" in answer.err or not self._has_sacct():
             self.has_accounting = False
             self.notes.append("no accounting here (sacct): how killed jobs ended is known from squeue alone")
         return known  # no information of the others, and squeue and the markers have theirs
+
+    def _sacct(self, native_ids: Sequence[str]) -> Answer:
+        argv = ["sacct", "-n", "--parsable2", "-o", ACCOUNTING, "-j", ",".join(native_ids)]
+        try:
+            return self.commands.run(argv, extra={"SLURM_BITSTR_LEN": "0"})  # lists of elements are not cut short
+        except NoInformation as error:
+            return Answer(1, "", str(error))
 
     def _has_sacct(self) -> bool:
         return shutil.which("sacct", path=self.commands.environ.get("PATH")) is not None

@@ -142,6 +142,7 @@ def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
 def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Status]:
     """The jobs in rows of what :data:`ACCOUNTING` names, of those in ``wanted``; memory is that of steps.
 
+    Elements of an array that were cancelled before they started are one row: ``17_[2-4]``.
     A job that fails since a step that its script started was killed for its memory is FAILED for Slurm.
     """
     found: dict[str, Status] = {}
@@ -150,9 +151,14 @@ def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Sta
     names = set(wanted)
     for fields in rows:
         native = fields[0].partition(".")[0]
-        if len(fields) != 9 or native not in names:
+        if len(fields) != 9:
             continue
         _, state, exit_code, host, reason, memory, cpu, tres, name = fields
+        if native.endswith("]"):  # elements that never started
+            status = ended_status(state, exit_code, host, reason)
+            found.update({one: replace(status, name=name) for one in expand(native, wanted)} if status else {})
+        if native not in names:
+            continue
         largest[native] = max(largest.get(native, 0), parse_size(memory))
         if state == "OUT_OF_MEMORY":
             too_large.add(native)
@@ -160,7 +166,7 @@ def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Sta
         if status is not None:
             found[native] = replace(status, name=name, used=used_of(cpu, tres))
     for native, status in found.items():
-        used = {**status.used, "max_rss": largest[native]} if largest[native] else status.used
+        used = {**status.used, "max_rss": largest[native]} if largest.get(native) else status.used
         reason = "out_of_memory" if status.reason == "exit" and native in too_large else status.reason
         found[native] = replace(status, used=used, reason=reason)
     return found
@@ -206,10 +212,13 @@ def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status |
         ours = "dependency"  # "CANCELLED by 1001" was somebody; the later series give no reason
     if word == "FAILED" and number in (126, 127):
         ours = "launch"
+    detail = state if reason in ("None", "") else f"{state} ({reason})"
+    if word == "FAILED" and number is not None and 128 < number <= 128 + 64:
+        detail = f"killed by signal {number - 128}"
     return Status(
         "ended",
         reason=ours,
-        detail=state if reason in ("None", "") else f"{state} ({reason})",
+        detail=detail,
         exit_code=number,
         host="" if host == "None assigned" else host,
     )

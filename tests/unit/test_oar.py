@@ -524,7 +524,7 @@ SUSPECTED = "[bipbip 1] OAR suspects nodes for the job 1 : node1"
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({}, Status("queued", detail="R=1,W=0:1:0,J=B,N=waiter (Karma=0.000,quota_ok)")),
+        ({}, Status("queued")),
         ({"state": "Hold", "message": None}, Status("held")),
         ({"state": "toLaunch", "message": ""}, Status("queued")),
         ({"state": "Launching", "message": ""}, Status("queued")),

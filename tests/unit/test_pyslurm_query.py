@@ -121,7 +121,7 @@ def in_accounts(id_, state, nodes, status, signal_, by=None, array=None, task=No
         (
             in_accounts(6, "FAILED", "n1", 0, 9),
             ["6", "FAILED", "0:9", "n1", "None"],
-            Status("ended", "exit", "FAILED", 137, "n1"),
+            Status("ended", "exit", "killed by signal 9", 137, "n1"),
         ),
         (in_accounts(7, "RUNNING", "n1", 0, 0), ["7", "RUNNING", "0:0", "n1", "None"], None),
         (
@@ -357,7 +357,7 @@ def test_exit_codes_that_pyslurm_does_not_tell_are_asked_of_sacct(commands):
         "18": Status("ended", "exit", "FAILED", 255, "n1"),
         "19": Status("ended", "", "COMPLETED", 0, "n1"),
     }
-    assert slurm.calls() == {"scontrol": 1, "pyslurm": 2, "sacct": 1}
+    assert slurm.calls() == {"scontrol": 1, "pyslurm": 2, "sacct": 2}, "an array's elements, and then the array"
     slurm.pyslurm.close()
 
 

@@ -333,7 +333,7 @@ slurm_load_jobs: something
         ("COMPLETED", "0:0", "", Status("ended", "", "COMPLETED", 0, "node1")),
         ("FAILED", "3:0", "None", Status("ended", "exit", "FAILED", 3, "node1")),
         ("FAILED", "3:0", "NonZeroExitCode", Status("ended", "exit", "FAILED (NonZeroExitCode)", 3, "node1")),
-        ("FAILED", "0:9", "None", Status("ended", "exit", "FAILED", 137, "node1")),
+        ("FAILED", "0:9", "None", Status("ended", "exit", "killed by signal 9", 137, "node1")),
         ("FAILED", "127:0", "None", Status("ended", "launch", "FAILED", 127, "node1")),
         ("FAILED", "126:0", "None", Status("ended", "launch", "FAILED", 126, "node1")),
         ("TIMEOUT", "0:0", "None", Status("ended", "timeout", "TIMEOUT", 0, "node1")),
@@ -370,7 +370,7 @@ def test_what_26_05_says_otherwise():
     assert parse_accounting(out, ["3", "4", "5", "17", "18", "12_0"]) == {
         "3": Status("ended", "exit", "FAILED", 255, "n1"),
         "4": Status("ended", "launch", "FAILED", 127, "n1"),
-        "5": Status("ended", "exit", "FAILED", 137, "n1"),
+        "5": Status("ended", "exit", "killed by signal 9", 137, "n1"),
         "17": Status("ended", "dependency", "CANCELLED", 0),
         "18": Status("ended", "cancelled", "CANCELLED by 1000", 0),
     }
@@ -400,6 +400,16 @@ Welcome to sacct
             "ended", "exit", "FAILED", 1, "node2", "a|b", used={"cpu": 86401.5, "gpus": "2", "max_rss": 2048 * 1024}
         ),
         "19": Status("ended", "cancelled", "CANCELLED by 1001", 0, "", "x"),
+    }
+
+
+def test_elements_that_were_cancelled_before_they_started_are_one_row():
+    rows = "17_0|COMPLETED|0:0|c1|None||00:00:01||x\n17_[2-3,7]|CANCELLED by 1001|0:0|None assigned|None||00:00:00||x\n"
+    found = parse_accounting(rows, ["17_0", "17_2", "17_7", "17_8", "18_2"])
+    assert {one: (status.state, status.reason) for one, status in found.items()} == {
+        "17_0": ("ended", ""),
+        "17_2": ("ended", "cancelled"),
+        "17_7": ("ended", "cancelled"),
     }
 
 
@@ -709,6 +719,12 @@ def test_accounting_that_does_not_answer_once_is_asked_again(slurm, fake):
     assert slurm.notes == []
     fake.says("sacct", "17|COMPLETED|0:0|node1|None||00:00:01||x\n")
     assert slurm.query(["17"])["17"].used == {"cpu": 1.0}
+
+
+def test_an_element_that_sacct_does_not_know_alone_is_looked_for_in_its_array(slurm, fake):
+    fake.says("squeue", "")
+    assert slurm.query(["17_2"]) == {}
+    assert [call[-1] for call in fake.calls if call[0] == "sacct"] == ["17_2", "17"]
 
 
 def test_what_sacct_learns_late_does_not_hide_what_squeue_has_said(slurm, fake):
