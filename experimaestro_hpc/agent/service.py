@@ -397,5 +397,19 @@ class Service:
                 "scheduler": self.scheduler.name,
                 "words": words,
                 "parents": {one: state for one, state in of_parents.items() if state["state"] != "done"},
+                "cause": self._cause(job) if states[job].get("reason") == "dependency" else "",
             }
         return found
+
+    def _cause(self, job: str) -> str:
+        """The job, at any depth above, that failed by itself; "" if none is known."""
+        seen: set[str] = set()
+        while job not in seen:
+            seen.add(job)
+            parents = self.layout.record(job).get("parents", ())
+            failed = {one: of for one in parents if (of := self.layout.marker(one)) and of["state"] == "failed"}
+            own = [one for one, of in failed.items() if of.get("reason") != "dependency"]
+            if own or not failed:
+                return own[0] if own else ""
+            job = next(iter(failed))
+        return ""

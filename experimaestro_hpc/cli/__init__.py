@@ -56,6 +56,8 @@ def main() -> None:
         status = error.exit_status
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption) and error.ctx is not None and error.ctx.info_name == "run":
+            print("The script's own arguments follow a --: xpm-hpc run SCRIPT -- ARGUMENTS", file=sys.stderr)
         status = 2
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from typing import Any
 
@@ -55,6 +56,7 @@ def _summary(index: Index, one: dict[str, Any]) -> dict[str, Any]:
         "updated": one["updated"],
         "jobs": sum(states.values()),
         "states": in_words(states),
+        "by_state": states,
     }
 
 
@@ -73,7 +75,7 @@ def _named(index: Index, name: str | None) -> dict[str, Any]:
 
 
 def _jobs(index: Index, name: str) -> list[View]:
-    return index.views(Query(experiment=name))
+    return index.views(Query(experiment=name, is_current=True))
 
 
 @command.command(name="show")
@@ -153,10 +155,18 @@ def attach(name: str | None, workdir: str | None) -> int:
         sessions = {launcher: refresher.session(launcher) for launcher in {job["launcher"] for job in views}}
         monitor = Monitor(sessions, {job["id"]: job["launcher"] for job in views})
         states = monitor.wait([job["id"] for job in views])
-        failed = {job: state for job, state in states.items() if state["state"] == "failed"}
-    if failed:
-        hint = "\n".join(describe(job, state) for job, state in list(failed.items())[:10])
-        raise JobsFailed(f"{len(failed)} of {len(states)} jobs failed", where=f"experiment {one['name']}", hint=hint)
+        index.update()
+        counts = index.states_of(one["name"])
+        print(f"experiment {one['name']}: {in_words(counts)}")
+    if counts.get("failed"):
+        now = [describe(job, state) for job, state in states.items() if state["state"] == "failed"]
+        raise JobsFailed(
+            f"{counts['failed']} of {sum(counts.values())} jobs failed",
+            where=f"experiment {one['name']}",
+            hint="\n".join(
+                [*now[:10], f"see: xpm-hpc jobs why --state failed --experiment {shlex.quote(one['name'])}"]
+            ),
+        )
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import traceback
 import types
 from pathlib import Path
 
@@ -72,4 +73,16 @@ def run_script(path: Path, argv: list[str]) -> None:
     sys.modules["__main__"] = main
     sys.argv = argv
     sys.path.insert(0, str(path.parent))
-    exec(code, main.__dict__)  # noqa: S102 - the user's script is what this command is for
+    try:
+        exec(code, main.__dict__)  # noqa: S102 - the user's script is what this command is for
+    except XpmError:
+        raise
+    except Exception as error:
+        if os.environ.get("XPM_HPC_DEBUG"):
+            raise
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename != str(path):
+            trace = trace.tb_next  # what is ours is not what went wrong
+        sys.stdout.flush()
+        traceback.print_exception(type(error), error, trace)
+        raise SystemExit(1) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,9 +22,13 @@ from ..resources import ResourceError, parse_duration
 from ..schedulers.base import STATES
 from ..workspace.index import Index, Query
 from ..workspace.jobs import View, resolve
-from ..workspace.recent import find_workspace
+from ..workspace.recent import find_workspace, is_near
+from ..workspace.words import short, tags_in_words
 from .complete import complete_experiments, complete_jobs, complete_launchers
 from .options import report
+
+#: jobs that are shown before somebody is asked about them
+SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,11 @@ def _since(text: str | None) -> float | None:
 
 @contextmanager
 def opened(workdir: str | None) -> Iterator[Index]:
-    """The up-to-date index of the workspace that is meant."""
-    index = Index(find_workspace(workdir))
+    """The up-to-date index of the workspace that is meant; one that nobody named, and that is elsewhere, is told."""
+    root = find_workspace(workdir)
+    if not (workdir or os.environ.get("XPM_HPC_WORKDIR") or is_near(root, Path.cwd())):
+        print(f"workspace {root}, the one used last", file=sys.stderr)
+    index = Index(root)
     try:
         index.update()
         yield index
@@ -163,13 +172,23 @@ def chosen(index: Index, ids: Sequence[str], filters: Filters, refresher: Refres
     return found
 
 
-def agreed(what: str, yes: bool) -> bool:
+def none_fits(index: Index) -> str:
+    """What there is to say when filters leave no job."""
+    return f"no job of the {index.count()} in {index.root} fits"
+
+
+def agreed(what: str, yes: bool, views: Sequence[View] = ()) -> bool:
     """Whether the user wants it: says so on a terminal, or by ``--yes``.
 
+    :param views: the jobs that it is about, which are shown first
     :raises WorkspaceError: there is nobody to ask
     """
     if yes:
         return True
     if not sys.stdin.isatty():
         raise WorkspaceError(f"{what}: nobody is there to be asked", hint="add --yes")
+    for one in views[:SHOWN]:
+        print(f"  {short(one['id'])} {one['state']} {tags_in_words(one['tags'])}".rstrip())
+    if len(views) > SHOWN:
+        print(f"  … and {len(views) - SHOWN} more")
     return click.confirm(f"{what}?", default=False)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ..agent.layout import Layout
 from ..resources import Resources
-from ..workspace.words import short
+from ..workspace.words import short, tags_in_words
 from .building import is_known
 from .former import find_former
 from .jobs import Job, JobMaker
@@ -41,8 +41,9 @@ def told(name: str, layout: Layout, maker: JobMaker, jobs: Mapping[str, Job], sc
 def _submission(job: Job) -> str:
     request = job.request
     needs = ", ".join(short(parent) for parent in job.parents)
+    tags = f" {tags_in_words(job.tags)}" if job.tags else ""
     return (
-        f"  {short(job.id)}: would be submitted to {job.launcher.name}"
+        f"  {short(job.id)}{tags}: would be submitted to {job.launcher.name}"
         + (f", partition {request.partition}" if request.partition else "")
         + (f" asking {request.resources}" if job.resources != Resources() else "")
         + (f", after {needs}" if needs else "")

@@ -6,6 +6,7 @@ Tasks are collected while the block runs, and go to the cluster in one go at its
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from ..resources import ResourceError, Resources
 from ..workspace.experiments import check_name, note_jobs
 from ..workspace.jobs import last_lines
 from ..workspace.recent import remember
-from ..workspace.words import short
+from ..workspace.words import short, tags_in_words
 from . import hook
 from .dry_run import told
 from .jobs import Job, JobMaker, plain
@@ -77,6 +78,8 @@ class experiment:
         options = run_options.get()
         self.name = check_name(name)
         self.root = Path(options.workdir or workdir).expanduser().absolute()
+        #: the workspace as a word for a shell, for people who copy it
+        self.quoted = shlex.quote(str(self.root))
         self.layout = Layout(self.root)
         self.port = port
         self.keep_going = keep_going
@@ -193,7 +196,7 @@ class experiment:
                         *_shown(describe(job, state) for job, state in failed.items()),
                         *([f"the end of the log of {short(first)}:"] if lines else []),
                         *(f"| {line}" for line in lines),
-                        f"see: xpm-hpc jobs why ID --workdir {self.root}",
+                        f"see: xpm-hpc jobs why ID --workdir {self.quoted}",
                     ]
                 ),
             )
@@ -213,10 +216,11 @@ class experiment:
             )
 
     def _follow(self, jobs: Iterable[str]) -> None:
-        if self.detach:
+        jobs = list(jobs)
+        if self.detach and not all(self.monitor.is_over(job) for job in jobs):
             self.monitor.say(
-                f"detached: the jobs go on without this process. To see them: xpm-hpc jobs --workdir {self.root}\n"
-                "To fetch the results, the same command, or run the script again."
+                f"detached: the jobs go on without this process. To see them: xpm-hpc jobs --workdir {self.quoted}\n"
+                "To fetch the results: the same command, xpm-hpc experiments attach, or run the script again."
             )
             if any(job.retry and not isinstance(job.task, ResumableTask) for job in self.jobs.values()):
                 self.monitor.say("Those that fail are tried again while somebody watches: xpm-hpc experiments attach")
@@ -232,7 +236,7 @@ class experiment:
         try:
             self.monitor.say(
                 f"\ndetached: the jobs go on. To come back, run the script again; to look at them:"
-                f" xpm-hpc jobs --workdir {self.root}; to end one: xpm-hpc jobs kill ID"
+                f" xpm-hpc jobs --workdir {self.quoted}; to end one: xpm-hpc jobs kill ID"
                 f"\nCtrl-C again within {SECOND_THOUGHT:.0f} s cancels them"
             )
             time.sleep(SECOND_THOUGHT)
@@ -246,7 +250,7 @@ class experiment:
         except KeyboardInterrupt:
             self.monitor.say(
                 "\ninterrupted while jobs were submitted: some may run already. Run the script again to go on: it"
-                f" submits nothing twice. To see them: xpm-hpc jobs --workdir {self.root}"
+                f" submits nothing twice. To see them: xpm-hpc jobs --workdir {self.quoted}"
             )
             raise SystemExit(130) from None
 
@@ -308,6 +312,7 @@ class experiment:
         for launcher in {job.launcher.name: job.launcher for job in fresh.values()}.values():
             mine = {id_: job for id_, job in fresh.items() if job.launcher.name == launcher.name}
             self.monitor.launchers = {**self.monitor.launchers, **dict.fromkeys(mine, launcher.name)}
+            self.monitor.labels.update({id_: tags_in_words(job.tags) for id_, job in mine.items()})
             session = self._session(launcher)
             submission = Submission(session, self.maker, self.name, mine, self._needed_by(mine), self._make_whole)
             if self.run_mode is RunMode.GENERATE_ONLY:

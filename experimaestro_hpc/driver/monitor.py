@@ -29,13 +29,18 @@ TALKATIVE = 20
 SUMMARY = 5.0
 #: failures that are told with the end of their log; the others are only named, and then only counted
 TOLD_IN_FULL, TOLD = 3, 20
+#: letters of a job's tags in a line
+LABEL = 60
 FINAL = ("done", "failed")
 
 
-def describe(job: str, state: State) -> str:
-    """One line: the job, its state, where, and why."""
+def describe(job: str, state: State, label: str = "") -> str:
+    """One line: the job, its state, where, and why.
+
+    :param label: what tells the job from others of its task
+    """
     name = state.get("state", "")
-    words = [f"{short(job):<36}", name]
+    words = [f"{f'{short(job)} {label}':<36}", name]
     if name == "failed":
         words.append(f"({state.get('reason', 'exit')})")
     if state.get("host") and name in ("running", *FINAL):
@@ -71,6 +76,8 @@ class Monitor:
         self.launchers = launchers
         self.out = out or sys.stdout
         self.quiet = quiet
+        #: by job id, its tags in words
+        self.labels: dict[str, str] = {}
         self.states: dict[str, State] = {}
         self.told: dict[str, str] = {}
         self.summed_at = 0.0
@@ -156,7 +163,7 @@ class Monitor:
         self.states.update(changed)
         for job, state in changed.items():
             name = state.get("state", "")
-            line = describe(job, state)
+            line = describe(job, state, first_line(self.labels.get(job, ""))[:LABEL])
             if self.told.get(job) in (line, "done", "failed"):
                 continue
             self.told[job] = name if name in FINAL else line

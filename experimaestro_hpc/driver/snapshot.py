@@ -48,6 +48,7 @@ class Snapshot:
     :ivar import_paths: folders that the code is imported from, below the root; "." is the root
     :ivar commit: git's commit, "" outside of git
     :ivar is_dirty: whether files differ from that commit
+    :ivar data: files beside the script that were left out for their size; outside of git only
     """
 
     digest: str
@@ -56,6 +57,7 @@ class Snapshot:
     import_paths: tuple[str, ...]
     commit: str = ""
     is_dirty: bool = False
+    data: tuple[str, ...] = ()
 
 
 def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
@@ -82,6 +84,7 @@ def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
         import_paths=_import_paths(root, script.parent),
         commit=_git(root, "rev-parse", "HEAD").strip() if top else "",
         is_dirty=bool(top and _git(root, "status", "--porcelain", "--untracked-files=no")),
+        data=() if top or "site-packages" in root.parts else tuple(sorted(_data_beside(script))),
     )
 
 
@@ -115,11 +118,10 @@ def _git_files(root: Path) -> Iterator[str]:
 
 def _files_beside(script: Path) -> Iterator[str]:
     folder = script.parent
-    is_home = folder == Path.home().resolve()  # whose other files are nobody's business
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        if path.suffix == ".py" or (not is_home and path.is_file() and path.stat().st_size <= SMALL):
+        if path.suffix == ".py" or (not _is_home(folder) and path.is_file() and path.stat().st_size <= SMALL):
             yield path.name
         elif (path / "__init__.py").is_file():
             yield from _below(path, folder)
@@ -127,6 +129,20 @@ def _files_beside(script: Path) -> Iterator[str]:
         file = getattr(module, "__file__", None)
         if file and file.endswith(".py") and Path(file).is_relative_to(folder):
             yield Path(file).relative_to(folder).as_posix()
+
+
+def _data_beside(script: Path) -> Iterator[str]:
+    if _is_home(script.parent):
+        return
+    for path in script.parent.iterdir():
+        is_seen = path.suffix != ".py" and not path.name.startswith(".")
+        if is_seen and path.is_file() and path.stat().st_size > SMALL:
+            yield path.name
+
+
+def _is_home(folder: Path) -> bool:
+    """Whether a folder is the home directory itself, whose files beside a script are nobody's business."""
+    return folder == Path.home().resolve()
 
 
 def _below(package: Path, folder: Path) -> Iterator[str]:

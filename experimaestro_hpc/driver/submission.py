@@ -13,7 +13,7 @@ from ..agent.adopt import adopt
 from ..agent.environments import is_builder
 from ..errors import SubmissionError
 from ..runtime.files import write_json
-from ..workspace.words import short
+from ..workspace.words import count_of, short
 from .building import build, note
 from .former import find_former
 from .jobs import Job, JobMaker
@@ -23,6 +23,7 @@ from .plan import Plan, PlannedJob, make_plan, with_done_here
 from .refresh import forget_ends
 from .script import Stage
 from .session import Session
+from .snapshot import SMALL
 from .stage import stage_of
 from .transfer import send_code, send_up
 
@@ -84,6 +85,9 @@ class Submission:
             send_up(session, lacking)
         plan = make_plan(planned, states, known["largest_array"])
         self._tell(plan, monitor)
+        if plan.submit and snapshot.data and not session.is_here:
+            some = ", ".join(snapshot.data[:5]) + (", …" if len(snapshot.data) > 5 else "")
+            monitor.say(f"  not sent, as larger than {SMALL >> 20} MB and so no code: {some}")
         if recipe is not None and launcher.environment.build == "login":
             note(session.layout.root, recipe, launcher.name, known["has_environment"])
             if plan.submit and not known["has_environment"]:
@@ -132,10 +136,13 @@ class Submission:
             for job, native in answer["natives"].items():
                 self._note_native(job, native)
             forget_ends(session, [job for later in ("natives", "held", "unknown") for job in answer[later]])
-        for later, what in (("unknown", "without an answer"), ("held", "not submitted yet")):
+        for later, what, goes_on in (
+            ("unknown", "without an answer", "this goes on while somebody watches them"),
+            ("held", "not submitted yet", "they follow when others end"),
+        ):
             if answer[later]:
                 words = next(iter(answer[later].values()))
-                monitor.say(f"  {len(answer[later])} job(s) {what}: {words}; this goes on while somebody watches them")
+                monitor.say(f"  {len(answer[later])} job(s) {what}: {words}; {goes_on}")
         refused: dict[str, str] = answer["refused"]
         if refused and not answer["natives"] and not answer["held"] and not plan.attach:
             pull(session, refused)
@@ -207,7 +214,7 @@ class Submission:
 
     def _tell(self, plan: Plan, monitor: Monitor) -> None:
         place = self.session.place
-        monitor.say(f"experiment {self.experiment}: {len(self.jobs)} jobs on {place}: {self._summary(plan)}")
+        monitor.say(f"experiment {self.experiment}: {count_of(self.jobs)} on {place}: {self._summary(plan)}")
 
     def _summary(self, plan: Plan) -> str:
         """How many of the new jobs, and of earlier ones that run again, are to run, under way, or done."""

@@ -65,7 +65,10 @@ WAITS = {
 }
 #: what the reasons of failed jobs mean, and what helps
 FAILURES = {
-    "exit": ("the task itself failed", "see its log: xpm-hpc jobs logs --err {id}"),
+    "exit": (
+        "the task itself failed",
+        "see its log: xpm-hpc jobs logs --err {id}; once its code is mended, run the script again",
+    ),
     "timeout": (
         "it ran into its time limit",
         "ask for a longer duration, or submit with retry={{'timeout': {{'duration': 'x2'}}}}; a ResumableTask goes on"
@@ -98,8 +101,8 @@ class Why(NamedTuple):
 def why(job: str, known: Mapping[str, Any], now: float | None = None) -> Why:
     """Explain the state of a job.
 
-    :param known: ``state``, ``words`` (the scheduler's, by its own names) and ``parents`` (the states of those that
-        have not ended well), as the agent's operation ``explain`` gives them
+    :param known: ``state``, ``words`` (the scheduler's, by its own names), ``parents`` (the states of those that have
+        not ended well) and ``cause`` (who failed first), as the agent's operation ``explain`` gives them
     :param now: seconds since 1970
     """
     state: Mapping[str, Any] = known["state"]
@@ -135,8 +138,9 @@ def _of_failure(job: str, known: Mapping[str, Any], names: Mapping[str, Any]) ->
     state = known["state"]
     sentence, advice = FAILURES.get(state.get("reason", "exit"), ("it failed", ""))
     failed = [parent for parent, of in known["parents"].items() if of["state"] == "failed"]
-    if state.get("reason") == "dependency" and failed:
-        advice = f"see: xpm-hpc jobs why {short(failed[0])}"
+    cause = known.get("cause") or next(iter(failed), "")
+    if state.get("reason") == "dependency" and cause:
+        advice = f"{'' if cause in failed else 'the first to fail was another; '}see: xpm-hpc jobs why {short(cause)}"
     message = first_line(str(state.get("message") or ""))
     return Why(f"{sentence}: {message}" if message else sentence, advice.format(**names))
 

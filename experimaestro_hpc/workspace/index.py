@@ -30,7 +30,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 #: of the tables; an index of another version is made anew
-_VERSION = 2
+_VERSION = 3
 #: values in one statement
 _CHUNK = 900
 #: beginnings of ids in one statement; with more of them all jobs are among the answer
@@ -49,7 +49,9 @@ CREATE INDEX jobs_seen ON jobs (id, changed);
 CREATE INDEX jobs_by_state ON jobs (state, submitted);
 CREATE INDEX jobs_by_time ON jobs (submitted, id);
 CREATE TABLE experiments (name TEXT PRIMARY KEY, changed INTEGER, updated REAL, script TEXT, latest TEXT);
-CREATE TABLE members (experiment TEXT, job TEXT, tags TEXT, PRIMARY KEY (experiment, job)) WITHOUT ROWID;
+CREATE TABLE members (
+    experiment TEXT, job TEXT, tags TEXT, is_latest INTEGER, PRIMARY KEY (experiment, job)
+) WITHOUT ROWID;
 CREATE INDEX members_by_job ON members (job, experiment, tags);
 """
 #: the states of jobs that have not ended
@@ -68,6 +70,7 @@ class Query:
     :ivar ids: beginnings of identifiers or of ``task/identifier``; others may be among the answer
     :ivar fits_task: says whether a task's name fits
     :ivar most: of those that had ended only so many, the latest submitted
+    :ivar is_current: of ``experiment`` only the jobs of its latest run, and earlier ones that have not ended
     """
 
     states: Sequence[str] = ()
@@ -77,6 +80,7 @@ class Query:
     ids: Sequence[str] = ()
     fits_task: Callable[[str], bool] | None = None
     most: int | None = None
+    is_current: bool = False
 
 
 class Index:
@@ -162,8 +166,9 @@ class Index:
             return
         row = (name, changed, record.updated, record.script, json.dumps(record.latest))
         self.database.execute("INSERT INTO experiments VALUES (?, ?, ?, ?, ?)", row)
-        members = [(name, job, json.dumps(of.get("tags") or {})) for job, of in record.jobs.items()]
-        self.database.executemany("INSERT INTO members VALUES (?, ?, ?)", members)
+        latest = set(record.latest)
+        members = [(name, job, json.dumps(of.get("tags") or {}), job in latest) for job, of in record.jobs.items()]
+        self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", members)
 
     def views(self, query: Query = Query()) -> list[View]:
         """The jobs that fit, the latest submitted last."""
@@ -233,11 +238,12 @@ class Index:
         return int(self._read("SELECT count(*) FROM jobs WHERE state IS NOT NULL")[0][0])
 
     def states_of(self, experiment: str) -> dict[str, int]:
-        """How many jobs of an experiment are in which state, as last seen."""
+        """How many jobs of an experiment are in which state, as last seen: those of its latest run, and earlier ones
+        that have not ended."""
         return dict(
             self._read(
                 "SELECT state, count(*) FROM jobs JOIN members ON id = job"
-                " WHERE experiment = ? AND state IS NOT NULL GROUP BY state",
+                f" WHERE experiment = ? AND state IS NOT NULL AND (is_latest OR state NOT IN {FINAL}) GROUP BY state",
                 (experiment,),
             )
         )
@@ -278,8 +284,12 @@ def _conditions(query: Query) -> tuple[list[str], list[Any]]:
         conditions.append(" AND submitted >= ?")
         values.append(query.since)
     if query.experiment is not None:
-        conditions.append(" AND id IN (SELECT job FROM members WHERE experiment = ?)")
-        values.append(query.experiment)
+        members = "id IN (SELECT job FROM members WHERE experiment = ?)"
+        latest = "id IN (SELECT job FROM members WHERE experiment = ? AND is_latest)"
+        conditions.append(
+            f" AND ({members} AND (state NOT IN {FINAL} OR {latest}))" if query.is_current else f" AND {members}"
+        )
+        values += [query.experiment] * (2 if query.is_current else 1)
     if query.fits_task is not None:
         conditions.append(" AND fits_task(task)")
     if 0 < len(query.ids) <= _LIKES:

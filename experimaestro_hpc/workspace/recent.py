@@ -39,8 +39,14 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
+def is_near(root: Path, folder: Path) -> bool:
+    """Whether a workspace is in a folder, or the folder in it."""
+    return root.is_relative_to(folder) or folder.is_relative_to(root)
+
+
 def find_workspace(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The workspace to look at: the given one, ``XPM_HPC_WORKDIR``, or the one that was used last.
+    """The workspace to look at: the given one, ``XPM_HPC_WORKDIR``, or the one that was used last: of those near the
+    current folder, or if there is none, of all.
 
     :raises WorkspaceError: there is none
     """
@@ -50,7 +56,8 @@ def find_workspace(given: str | None, environ: Mapping[str, str] = os.environ) -
         if not root.is_dir():
             raise WorkspaceError("no such folder", where=str(root), hint="name a workspace with --workdir")
         return root
-    for line in _lines(_file(environ)):
-        if Path(line).is_dir():
-            return Path(line)
+    known = [Path(line) for line in _lines(_file(environ)) if Path(line).is_dir()]
+    here = Path.cwd()
+    for root in (*(one for one in known if is_near(one, here)), *known):
+        return root
     raise WorkspaceError("no workspace is known", hint="run an experiment first, or name a workspace: --workdir DIR")

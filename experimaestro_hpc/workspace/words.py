@@ -34,6 +34,11 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def tags_in_words(tags: Mapping[str, object]) -> str:
+    """``lr=0.1 seed=1``."""
+    return " ".join(f"{key}={value}" for key, value in tags.items())
+
+
 def in_words(numbers: Mapping[str, int]) -> str:
     """``3 done, 1 failed``, from how many jobs are in which state."""
     order = ("done", "failed", "running", "queued", "held", "waiting", "unscheduled")

@@ -121,6 +121,43 @@ def test_a_job_that_is_cancelled_behind_our_back(under_way):
     }
 
 
+THREE = """
+import sys
+from experimaestro_hpc import Param, Task, experiment
+
+class Say(Task):
+    word: Param[str]
+
+    def execute(self):
+        print(self.word)
+
+if __name__ == "__main__":
+    with experiment(sys.argv[1], "three"):
+        for word in ("one", "two", "three"):
+            Say(word=word).submit()
+"""
+
+
+@only("slurm", "OAR has a job for each element")
+def test_elements_that_are_cancelled_before_they_start(desk):
+    """Slurm keeps one row for all of them."""
+    desk.write("three.py", THREE)
+    desk.run(
+        "xpm-hpc",
+        "run",
+        "--launcher",
+        desk.launcher(more="[defaults]\nhold = true\n"),
+        "--detach",
+        "three.py",
+        "--",
+        "work",
+    ).ok()
+    (array,) = {job["native_id"].partition("_")[0] for job in desk.jobs().values()}
+    desk.on_login("scancel", array)
+    wait_for(lambda: {one[0] for one in states(desk).values()} == {"failed"}, "them to end", 60)
+    assert set(states(desk).values()) == {("failed", "cancelled")}
+
+
 @only("oar", "Slurm counts in minutes: it would take longer than all other tests here")
 def test_a_job_that_is_too_long(desk):
     """And its child, of which nobody needs to tell the scheduler."""

@@ -223,6 +223,22 @@ def test_options_win_over_what_the_script_says(script, tmp_path):
     assert "would be submitted to slurm" in ran.out
 
 
+def test_a_traceback_is_that_of_the_script(tmp_path):
+    path = tmp_path / "broken.py"
+    path.write_text("def first():\n    return {}['lr']\nfirst()\n")
+    ran = run("run", path, cwd=tmp_path)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.splitlines()[-1] == "KeyError: 'lr'"
+    assert [line.split('"')[1] for line in ran.err.splitlines() if line.startswith("  File")] == [str(path)] * 2
+
+
+def test_an_argument_of_the_scripts_that_is_taken_for_one_of_ours(tmp_path):
+    (tmp_path / "study.py").touch()
+    ran = run("run", "study.py", "--epochs", "3", cwd=tmp_path)
+    assert ran.code == 2
+    assert "The script's own arguments follow a --" in ran.err
+
+
 def test_a_script_sees_its_own_arguments(tmp_path):
     path = tmp_path / "it's a script.py"
     path.write_text("import sys, helper\nprint(repr(sys.argv), __name__, __file__)\n")
@@ -246,7 +262,7 @@ def test_detach_interrupt_and_kill(script, tmp_path, wait_until, end_runners, ca
 
         wait_until(lambda: look()["state"] == "running")
         assert call("jobs", "list", "--state", "running", "--workdir", root).out.count("demo.long/") == 1
-        assert call("jobs", "list", "--state", "done", "--workdir", root).out == f"none of the 1 jobs in {root} fits\n"
+        assert call("jobs", "list", "--state", "done", "--workdir", root).out == f"no job of the 1 in {root} fits\n"
         wait_until(lambda: call("jobs", "logs", look()["identifier"], "--workdir", root).out == "sleeping\n")
 
         argv = [*XPM_HPC, "run", str(script), "--", str(root), "long"]
@@ -401,10 +417,13 @@ def test_show(call, workspace):
 def test_logs_path_and_pull(call, workspace):
     ran = call("jobs", "logs", "--err", "demo.bad", "--workdir", workspace)
     assert ran.out.startswith("about to fail\n")
-    assert call("jobs", "logs", "-f", "demo.bad", "--workdir", workspace) == Ran(0, "", "")
+    ran = call("jobs", "logs", "-f", "demo.bad", "--workdir", workspace)
+    assert (ran.code, ran.out) == (0, "")
+    assert "failed (exit), has written nothing there\nfor its errors: xpm-hpc jobs logs --err demo.bad/" in ran.err
     (path,) = call("jobs", "path", "demo.bad", "--workdir", workspace).out.splitlines()
     assert (Path(path) / "bad.failed").is_file()
-    assert call("jobs", "pull", "demo.bad", "--workdir", workspace) == Ran(0, f"0 files came back to {path}\n", "")
+    nothing = f"0 files came back to {path}: what fits is here already, if anything does\n"
+    assert call("jobs", "pull", "demo.bad", "--workdir", workspace) == Ran(0, nothing, "")
 
 
 @pytest.mark.parametrize(

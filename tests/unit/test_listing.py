@@ -104,6 +104,21 @@ def test_what_matters_now(made, call):  # noqa: F811
     assert "failed (exit)" in ran.out and "failed (dependency)" in ran.out
 
 
+def test_jobs_of_earlier_runs_matter_until_they_have_ended(made, call):  # noqa: F811
+    path = made.root / "experiments" / "study" / "experiment.json"
+    record = json.loads(path.read_text())
+    states = {one["id"]: one["state"] for one in json.loads(call("jobs", "--experiment", "study", "--json").out)}
+    (live,) = (job for job, state in states.items() if state == "unscheduled")
+    (done,) = (job for job, state in states.items() if state == "done")
+    path.with_suffix(".new").write_text(json.dumps({**record, "latest": [done]}))
+    path.with_suffix(".new").replace(path)
+    ran = call("jobs")
+    assert ran.out.splitlines()[-1] == "experiment study: 1 done, 1 unscheduled (all of them: --all)"
+    assert live.split("/")[1][:8] in ran.out and "diverged" not in ran.out
+    assert "diverged" in call("jobs", "--experiment", "study").out, "asked for by name it is all of them"
+    assert "train  1 done, 1 unscheduled" in call("experiments", "show", "study").out
+
+
 def test_columns(made, call):  # noqa: F811
     ran = call("jobs", "--all", "-n", "2", "--columns", "id, launcher,attempt")
     assert ran.out.splitlines()[0].split() == ["id", "launcher", "attempt"]

@@ -290,7 +290,7 @@ class Say(Task):
 class Maker:
     """Makes files of jobs."""
 
-    snapshot: Any = SimpleNamespace(digest="0f", files=(), root=Path())
+    snapshot: Any = SimpleNamespace(digest="0f", files=(), root=Path(), data=("corpus.csv",))
 
     @staticmethod
     def files(job: Any, lib: str, stage: Any = None) -> dict[str, str]:
@@ -375,7 +375,10 @@ def test_two_requests_however_many_jobs(pair, monitor):
     assert f"batches/{group['token']}/array.sh" in client.sent
     assert {name.rpartition("/")[0] for name in client.sent if name.startswith("jobs/")} == {f"jobs/{B}", f"jobs/{C}"}
     assert client.calls[2][1]["jobs"].keys() == {A}
-    assert said(monitor) == "experiment mine: 3 jobs on gate (local on gate): 2 to run, 1 done before\n"
+    assert said(monitor) == (
+        "experiment mine: 3 jobs on gate (local on gate): 2 to run, 1 done before\n"
+        "  not sent, as larger than 1 MB and so no code: corpus.csv\n"
+    )
     assert monitor.states == {A: {"state": "done"}}
 
 
@@ -416,7 +419,7 @@ def test_nobody_is_asked_about_what_is_done_and_here(pair, monitor, tmp_path):
     client = Client({}, {})
     round_of(pair, client, B, earlier=(A,), B="A").run(monitor)
     assert client.calls == []
-    assert "1 jobs on gate (local on gate): 1 done before" in said(monitor)
+    assert "1 job on gate (local on gate): 1 done before" in said(monitor)
     assert monitor.states == {job: {"state": "done", "ended": 7} for job in (A, B)}
     client = Client({A: "done", B: "done", C: "done"}, {})
     round_of(pair, client, A, B, C).run(monitor)
@@ -440,12 +443,18 @@ def test_everything_is_refused(pair, monitor):
     assert "nothing was submitted; 2 job(s) were refused" in caught.value.hint
 
 
-@pytest.mark.parametrize(("later", "words"), [("unknown", "without an answer"), ("held", "not submitted yet")])
-def test_what_is_not_submitted_yet_is_told_and_is_no_error(pair, monitor, later, words):
+@pytest.mark.parametrize(
+    ("later", "words", "goes_on"),
+    [
+        ("unknown", "without an answer", "this goes on while somebody watches them"),
+        ("held", "not submitted yet", "they follow when others end"),
+    ],
+)
+def test_what_is_not_submitted_yet_is_told_and_is_no_error(pair, monitor, later, words, goes_on):
     """Whoever watches the jobs goes on with it."""
     client = Client({A: "unscheduled", B: "unscheduled"}, {later: {A: "the reason", B: "its parent"}})
     round_of(pair, client, A, B, b="a").run(monitor)
-    assert f"  2 job(s) {words}: the reason; this goes on while somebody watches them\n" in said(monitor)
+    assert f"  2 job(s) {words}: the reason; {goes_on}\n" in said(monitor)
 
 
 def test_an_array_is_not_larger_than_the_cluster_allows(pair, monitor):
@@ -468,7 +477,7 @@ def test_jobs_of_an_earlier_round_are_looked_at_and_not_counted(pair, monitor):
     round_of(pair, client, B, earlier=(A,), b="a").run(monitor)
     assert client.calls[0][1]["jobs"] == [A, B]
     assert [(one["jobs"], one["parents"]) for one in client.calls[1][1]["groups"]] == [({"0": B}, {B: [A]})]
-    assert "experiment mine: 1 jobs on" in said(monitor)
+    assert "experiment mine: 1 job on" in said(monitor)
 
 
 def test_generate_only_writes_and_leaves_alone_what_was_submitted(pair):

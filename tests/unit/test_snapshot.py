@@ -217,6 +217,7 @@ def test_beside_the_script_small_files_and_packages(without_git, monkeypatch, is
     taken = take_snapshot(without_git / "main.py")
     others = [] if is_home else ["limit.bin", "words.c"]
     assert names(taken) == sorted(["helper.py", "main.py", "pkg/__init__.py", "pkg/deep/data.json", *others])
+    assert taken.data == (() if is_home else ("large.bin",))
     assert (taken.root, taken.commit, taken.is_dirty) == (without_git, "", False)
 
 

@@ -18,8 +18,10 @@ from experimaestro_hpc.agent.check import check_python
 from experimaestro_hpc.agent.pack import Packer
 from experimaestro_hpc.agent.receipts import Receipt, read_receipt
 from experimaestro_hpc.agent.service import Service
+from experimaestro_hpc.driver.why import why
 from experimaestro_hpc.errors import XpmError
-from experimaestro_hpc.schedulers.base import Status, Submission
+from experimaestro_hpc.schedulers.base import NoInformation, Status, Submission
+from experimaestro_hpc.workspace.words import short
 
 
 @pytest.fixture(autouse=True)
@@ -495,6 +497,34 @@ def test_a_python_that_is_too_old_is_refused(tmp_path, monkeypatch, prints, refu
 
 def test_a_python_that_only_the_nodes_have_is_not_judged():
     check_python("python-of-the-nodes", "gate")
+
+
+# --- Explaining
+
+
+def test_the_first_that_failed_is_named_to_all_that_failed_for_it(start):
+    service, _ = start()
+    send(service, group("t1", [A]), group("t2", [B], [A]), group("t3", [C], [B]), group("t4", [D], [C]))
+    for job, reason in ((A, "exit"), (B, "dependency"), (C, "dependency")):
+        service.layout.fail(job, {"state": "failed", "reason": reason, "message": "its words"})
+    found = service.explain([A, B, C, D])
+    assert {job: of["cause"] for job, of in found.items()} == {A: "", B: A, C: A, D: ""}
+    assert f"jobs why {short(A)}" in why(C, found[C]).advice
+    assert "the first to fail was another" in why(C, found[C]).advice
+    assert "another" not in why(B, found[B]).advice
+
+
+def test_a_scheduler_that_knows_nothing_of_a_job_does_not_hide_the_others(start, monkeypatch):
+    service, scheduler = start()
+    send(service, group("t1", [A]), group("t2", [B]))
+
+    def explain(native):
+        if native == "t1":
+            raise NoInformation("scontrol: Job t1 not found")
+        return {"Reason": "Priority"}
+
+    monkeypatch.setattr(scheduler, "explain", explain)
+    assert {job: of["words"] for job, of in service.explain([A, B]).items()} == {A: {}, B: {"Reason": "Priority"}}
 
 
 # --- Cancelling

@@ -15,6 +15,7 @@ from experimaestro_hpc.workspace.diff import ABSENT, Difference, differences
 from experimaestro_hpc.workspace.experiments import ExperimentRecord, check_name, note_jobs, read_experiment
 from experimaestro_hpc.workspace.index import Index
 from experimaestro_hpc.workspace.jobs import resolve, update
+from experimaestro_hpc.workspace.params import parameters
 from experimaestro_hpc.workspace.recent import find_workspace, remember
 
 SAY, OTHER = "test.say/" + "ab" * 32, "test.other/" + "cd" * 32
@@ -309,6 +310,22 @@ def test_the_one_that_was_used_last(tmp_path, environ):
         find_workspace(None, environ)
 
 
+def test_one_near_the_current_folder_comes_before_one_that_was_used_later(tmp_path, environ, monkeypatch):
+    study, other = places(tmp_path, "study", "other")
+    here, there = study / "work", other / "work"
+    for one in (here, there):
+        one.mkdir()
+        remember(one, environ)
+    assert find_workspace(None, environ) == there
+    monkeypatch.chdir(study)
+    assert find_workspace(None, environ) == here
+    (here / "jobs").mkdir()
+    monkeypatch.chdir(here / "jobs")
+    assert find_workspace(None, environ) == here
+    monkeypatch.chdir("/")
+    assert find_workspace(None, environ) == there, "both are near"
+
+
 def test_the_given_one_wins_and_then_the_variable(tmp_path, environ, monkeypatch):
     first, second, third = places(tmp_path, "first", "second", "third")
     remember(first, environ)
@@ -343,6 +360,35 @@ def test_a_home_that_cannot_be_written_to_is_no_error(tmp_path):
     remember(tmp_path, {"XDG_STATE_HOME": str(tmp_path / "file")})
     with pytest.raises(WorkspaceError):
         find_workspace(None, {"XDG_STATE_HOME": str(tmp_path / "file")})
+
+
+# --- Parameters
+
+
+@pytest.mark.parametrize(
+    ("document", "found"),
+    [
+        ({}, {}),
+        ({"configs": []}, {}),
+        ({"configs": [{"params": {"x": 1, "s": "a b", "n": None}}]}, {"x": "1", "s": '"a b"', "n": "null"}),
+        ({"configs": [{"params": {"l": [1, 2], "d": {"a": 1}}}]}, {"l": "[1, 2]", "d": '{"a": 1}'}),
+        ({"configs": [{"params": {"t": {"$task": SAY}}}]}, {"t": "test.say/abababab"}),
+        (
+            {"configs": [{"params": {"l": [{"$task": SAY}, {"$config": 1}]}}, {"params": {"size": 3}}]},
+            {"l[0]": "test.say/abababab", "l[1].size": "3"},
+        ),
+        (
+            {"configs": [{"params": {"a": {"$config": 1}, "b": {"$config": 1}}}, {"params": {"size": 3}}]},
+            {"a.size": "3", "b": "(as above)"},
+        ),
+        (
+            {"configs": [{"params": {"a": {"$config": 1}}}, {"params": {}, "class": {"name": "Adam"}}]},
+            {"a": "Adam()"},
+        ),
+    ],
+)
+def test_parameters(document, found):
+    assert parameters(document) == found
 
 
 # --- Which parameters differ

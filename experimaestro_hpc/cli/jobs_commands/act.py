@@ -42,7 +42,7 @@ def kill(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) -
             if not views:
                 print("no job that waits or runs fits")
                 return 0
-            if not agreed(f"end {count_of(views)}", yes):
+            if not agreed(f"end {count_of(views)}, and those that need them", yes, views):
                 return 1
         kill_jobs(index, refresher, views)
     for one in views:
@@ -96,7 +96,7 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
             if not views:
                 print("no failed job fits")
                 return 0
-            if not agreed(f"submit {count_of(views)} again", yes):
+            if not agreed(f"submit {count_of(views)} again", yes, views):
                 return 1
         status = 0
         for launcher, mine in by_launcher(views).items():
@@ -107,6 +107,7 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
                 problem = answer["problems"].get(job)
                 print(f"{short(job)} " + (f"was not submitted: {problem}" if problem else "is submitted again"))
                 status = 1 if problem else status
+    print("with the code that they had; to run what you have changed, run the script again", file=sys.stderr)
     return status
 
 
@@ -133,7 +134,8 @@ def pull_(ids: Sequence[str], patterns: Sequence[str], filters: Filters, workdir
             jobs = [one["id"] for one in mine]
             count += pull(refresher.session(launcher), jobs, [*wanted, *patterns] or ["**"], label="fetching")
     where = f"to {views[0]['path']}" if len(views) == 1 else f"of {count_of(views)}"
-    print(f"{count} {'file' if count == 1 else 'files'} came back {where}")
+    hint = "" if count else ": what fits is here already, if anything does"
+    print(f"{count} {'file' if count == 1 else 'files'} came back {where}{hint}")
     return 0
 
 
@@ -177,7 +179,7 @@ def clean(ids: Sequence[str], filters: Filters, here: bool, yes: bool, workdir: 
             print("no job that has ended fits")
             return 1 if ids else 0
         place = "on this machine" if here else "here and on the cluster"
-        if not agreed(f"remove {count_of(views)} with all their files, {place}", yes):
+        if not agreed(f"remove {count_of(views)} with all their files, {place}", yes, views):
             return 1
         removed = 0
         for launcher, mine in by_launcher(views, "").items():

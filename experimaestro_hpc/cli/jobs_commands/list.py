@@ -16,7 +16,7 @@ from ...driver.refresh import Refresher
 from ...errors import XpmError
 from ...workspace.index import Index, Query
 from ...workspace.jobs import FINAL, View
-from ...workspace.words import duration, first_line, in_words, short
+from ...workspace.words import duration, first_line, in_words, short, tags_in_words
 from ..options import (
     as_warning,
     date,
@@ -29,7 +29,7 @@ from ..options import (
     workdir_option,
 )
 from ..screen import Screen
-from ..select import Filters, filter_options, opened
+from ..select import Filters, filter_options, none_fits, opened
 
 #: seconds between two looks of --watch
 INTERVAL = 2.0
@@ -40,7 +40,7 @@ COLUMNS: dict[str, Callable[[View], str]] = {
     "progress": lambda one: "" if one["progress"] is None else f"{one['progress']:.0%}",
     "where": lambda one: _place(one),
     "time": lambda one: _when(one),
-    "tags": lambda one: " ".join(f"{key}={value}" for key, value in one["tags"].items()),
+    "tags": lambda one: tags_in_words(one["tags"]),
     "note": lambda one: _note(one),
     "submitted": lambda one: date(one["submitted"]),
     "ended": lambda one: date(one["ended"]),
@@ -81,7 +81,8 @@ def list_(
 ) -> int:
     """List jobs, and fetch the results of those that have ended.
 
-    Without filters: what matters now, that is the jobs of the latest experiment that are not done. With --json: all.
+    Without filters: what matters now, that is the jobs of the latest experiment that are not done; of its earlier runs
+    only those that have not ended. With --json: all.
 
     \b
     xpm-hpc jobs --state failed --since 2d
@@ -99,7 +100,7 @@ def list_(
             # of what the index knows to have ended no more than can be shown
             limit = most if order is None and not filters.tag else None
             if brief:
-                query = Query(states=("failed",), experiment=latest or None, most=limit)
+                query = Query(states=("failed",), experiment=latest or None, is_current=True, most=limit)
             else:
                 query = replace(filters.query(), most=limit)
             views = [one for one in index.views(query) if filters.fits(one)]
@@ -211,7 +212,7 @@ def _lines(index: Index, found: _Look, names: Sequence[str], as_json: bool, quie
         rest = " (all of them: --all)" if len(views) < sum(found.counts.values()) else ""
         lines.append(f"experiment {found.latest}: {in_words(found.counts)}{rest}")
     elif not views:
-        lines.append(f"none of the {index.count()} jobs in {index.root} fits")
+        lines.append(none_fits(index))
     return lines
 
 

@@ -14,11 +14,13 @@ from ...agent.layout import Layout
 from ...driver.refresh import Refresher, look, session_of
 from ...errors import WorkspaceError
 from ...resources import ResourceError, Resources
+from ...runtime.files import read_json
 from ...workspace.jobs import FINAL, View, by_launcher, last_lines
+from ...workspace.params import parameters
 from ...workspace.words import short
 from ..complete import complete_jobs
 from ..options import json_option, print_json, print_table, printable, report, workdir_option
-from ..select import Filters, chosen, filter_options, id_argument, ids_argument, opened
+from ..select import Filters, chosen, filter_options, id_argument, ids_argument, none_fits, opened
 
 if TYPE_CHECKING:
     from ...driver.session import Session
@@ -42,6 +44,10 @@ def show(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: boo
     with opened(workdir) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
         problems = refresher.refresh(views)
+        if not views:
+            print(none_fits(index), file=sys.stderr)
+        for one in views:
+            one["parameters"] = parameters(read_json(f"{one['path']}/params.json") or {})
         if as_json:
             print_json(views)
         for one in [] if as_json else views:
@@ -56,6 +62,8 @@ def _print_job(root: Path, one: View) -> None:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
         elif name == "resources" and value:
             value = _resources(value)
+        elif name == "parameters":
+            value = "\n".join(f"{place} = {text}" for place, text in value.items())
         elif isinstance(value, dict):
             value = ", ".join(f"{key}={item}" for key, item in value.items())
         elif isinstance(value, list):
@@ -109,8 +117,14 @@ def logs(id: str, err: bool, follow: bool, attempt: int | None, workdir: str | N
             is_over = one["state"] in FINAL  # before the last read, so that nothing is missed
             offset = _print_log(session, one["id"], "err" if err else "out", offset, attempt)
             if not follow or is_over:
-                return 0
+                break
             time.sleep(FOLLOW)
+    if not offset:
+        reason = f" ({one['reason']})" if one["reason"] else ""
+        print(f"{short(one['id'])}, {one['state']}{reason}, has written nothing there", file=sys.stderr)
+    if one["state"] == "failed" and one["started"] and not err:
+        print(f"for its errors: xpm-hpc jobs logs --err {short(one['id'])}", file=sys.stderr)
+    return 0
 
 
 def _print_log(session: Session, job: str, stream: str, offset: int, attempt: int | None) -> int:
@@ -157,6 +171,8 @@ def why_(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: boo
     found = []
     with opened(workdir) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
+        if not views:
+            print(none_fits(index), file=sys.stderr)
         for launcher, mine in by_launcher(views).items():
             known = refresher.session(launcher).client.call("explain", jobs=[one["id"] for one in mine])
             for job, of in known.items():
@@ -182,7 +198,10 @@ def path(ids: Sequence[str], filters: Filters, workdir: str | None) -> int:
     cat $(xpm-hpc jobs path --task evaluate)/metrics.json
     """
     with opened(workdir) as index:
-        for one in chosen(index, ids, filters):
+        views = chosen(index, ids, filters)
+        if not views:
+            print(none_fits(index), file=sys.stderr)
+        for one in views:
             print(one["path"])
     return 0
 
@@ -198,7 +217,6 @@ def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
     \b
     xpm-hpc jobs diff 3fa2 77b1
     """
-    from ...runtime.files import read_json  # for this command only
     from ...workspace.diff import differences
 
     with opened(workdir) as index:
