@@ -6,6 +6,7 @@ A native id is a job id, ``17``, or an array element, ``17_3``.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -142,7 +143,7 @@ def parse_accounting(out: str, wanted: Sequence[str]) -> dict[str, Status]:
 def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Status]:
     """The jobs in rows of what :data:`ACCOUNTING` names, of those in ``wanted``; memory is that of steps.
 
-    Elements of an array that were cancelled before they started are one row: ``17_[2-4]``.
+    Elements of an array that were cancelled before they started are one row: ``17_[2-4]``, or for the whole ``17``.
     A job that fails since a step that its script started was killed for its memory is FAILED for Slurm.
     """
     found: dict[str, Status] = {}
@@ -154,9 +155,10 @@ def read_accounting(rows: Iterable[Row], wanted: Sequence[str]) -> dict[str, Sta
         if len(fields) != 9:
             continue
         _, state, exit_code, host, reason, memory, cpu, tres, name = fields
-        if native.endswith("]"):  # elements that never started
+        if host == "None assigned" and native not in names:  # elements that never started
             status = ended_status(state, exit_code, host, reason)
-            found.update({one: replace(status, name=name) for one in expand(native, wanted)} if status else {})
+            known = expand(f"{native}_[0-{sys.maxsize}]" if native.isdigit() else native, wanted)
+            found.update({one: replace(status, name=name) for one in known if one not in found} if status else {})
         if native not in names:
             continue
         largest[native] = max(largest.get(native, 0), parse_size(memory))

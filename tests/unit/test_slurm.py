@@ -411,6 +411,8 @@ def test_elements_that_were_cancelled_before_they_started_are_one_row():
         "17_2": ("ended", "cancelled"),
         "17_7": ("ended", "cancelled"),
     }
+    found = parse_accounting("17|CANCELLED by 1001|0:0|None assigned|JobHeldUser||00:00:00||x\n", ["17_0", "18", "1_7"])
+    assert list(found) == ["17_0"]
 
 
 def test_a_step_without_memory_explains_why_its_job_failed():
