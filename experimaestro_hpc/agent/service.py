@@ -36,6 +36,8 @@ from .tar import Readable
 from .tend import Tender
 from .watch import State, Watcher
 
+#: said of jobs that were ended through us
+CANCELLED = "cancelled, by `jobs kill` or the like"
 #: operations that a request may name
 OPERATIONS = (
     "hello",
@@ -337,10 +339,14 @@ class Service:
         }
         waiting_first = sorted(live, key=lambda job: states[job]["state"] == "running")
         self.scheduler.cancel([live[job] for job in waiting_first])
-        for job in (one for one in live if states[one]["state"] != "running"):
+        for job in live:
+            is_running = states[job]["state"] == "running"
             parent = next((one for one in self.layout.record(job).get("parents", ()) if one in live), "")
-            end = ("dependency", words_of_failure(parent, None)) if parent else ("cancelled", "cancelled before it ran")
-            self.watcher.cancelled[live[job]] = Status("ended", *end)
+            if parent and not is_running:
+                end = Status("ended", "dependency", words_of_failure(parent, None))
+            else:
+                end = Status("ended", "cancelled", CANCELLED if is_running else "cancelled before it ran")
+            self.watcher.cancelled[live[job]] = end
         with submission_lock(self.layout):  # those that wait for a slot: the scheduler does not know them
             held = [job for job in jobs if job not in live and states[job]["state"] == "waiting"]
             Sender(self.layout, self.scheduler, self.watcher, {}).refuse(held, "cancelled", "cancelled before it ran")

@@ -47,7 +47,7 @@ class Watcher:
         self.statuses: dict[str, Status] = {}
         self.first_missed: dict[str, float] = {}
         self.seen_running: dict[str, tuple[Any, float]] = {}  # by job: which start, and when it was first seen
-        #: by native id, how jobs end that were cancelled through us before they ran
+        #: by native id, how jobs end that were cancelled through us
         self.cancelled: dict[str, Status] = {}
         self.asked_at: float | None = None
         self.as_of = float("-inf")  # what the scheduler said last is not older than this
@@ -216,8 +216,9 @@ class Watcher:
                 words = f"{self.scheduler.name} has not known job {native} for {LOST_AFTER:.0f} s"
                 return self._conclude(job, Status("ended", "lost", words), state, running)
         if status is not None and status.state == "ended":
-            if cancelled is not None and cancelled.reason == "dependency" and status.reason == "cancelled":
-                status = cancelled  # its parent was meant, whose own end may be told later
+            if cancelled is not None and status.reason == "cancelled":
+                # who did it; or its parent was meant, whose own end may be told later
+                status = replace(status, reason=cancelled.reason, detail=cancelled.detail)
             return self._ended(job, status, state, running)
         if running is not None:
             return {**state, **running, "state": "running", "detail": ""}

@@ -11,7 +11,24 @@ import click
 from click.shell_completion import CompletionItem
 
 
-class LazyGroup(click.Group):
+class HelpfulGroup(click.Group):
+    """A group that names the command that may be meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # for mistakes only
+
+            near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if not near:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+
+
+class LazyGroup(HelpfulGroup):
     """A group that knows its commands by name and loads their modules on use.
 
     :param commands_in: by command, where it is, as ``module`` or ``module:name`` below this package, and a line of help
@@ -47,7 +64,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, line) for name, (_, line) in self.commands_in.items()])
 
 
-class DefaultGroup(click.Group):
+class DefaultGroup(HelpfulGroup):
     """A group whose first command is meant when none is named: ``jobs --json`` is ``jobs list --json``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

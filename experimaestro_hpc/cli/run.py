@@ -84,5 +84,5 @@ def run_script(path: Path, argv: list[str]) -> None:
         while trace is not None and trace.tb_frame.f_code.co_filename != str(path):
             trace = trace.tb_next  # what is ours is not what went wrong
         sys.stdout.flush()
-        traceback.print_exception(type(error), error, trace)
+        traceback.print_exception(type(error), error, trace or error.__traceback__)
         raise SystemExit(1) from None

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
@@ -136,7 +135,7 @@ def _since(text: str | None) -> float | None:
 def opened(workdir: str | None) -> Iterator[Index]:
     """The up-to-date index of the workspace that is meant; one that nobody named, and that is elsewhere, is told."""
     root = find_workspace(workdir)
-    if not (workdir or os.environ.get("XPM_HPC_WORKDIR") or is_near(root, Path.cwd())):
+    if not (workdir or os.environ.get("XPM_HPC_WORKDIR") or is_near(root)):
         print(f"workspace {root}, the one used last", file=sys.stderr)
     index = Index(root)
     try:

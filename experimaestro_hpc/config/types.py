@@ -106,13 +106,13 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
             near = difflib.get_close_matches(name, parameters, 1)
             raise ParameterError(
                 f"{cls.__qualname__} has no parameter {name!r}",
-                where=_caller(),
+                where=caller(),
                 hint=f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(parameters) or 'none'}",
             )
     for name, parameter in parameters.items():
         if name in values:
             if parameter.kind == "constant":
-                raise ParameterError(f"{cls.__qualname__}.{name} is a constant and cannot be given", where=_caller())
+                raise ParameterError(f"{cls.__qualname__}.{name} is a constant and cannot be given", where=caller())
             value = values[name]
         else:
             value = parameter.make_default()
@@ -132,7 +132,7 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
 
 def _missing(cls: type, parameter: Parameter) -> ParameterError:
     return ParameterError(
-        f"{cls.__qualname__} needs a value for {parameter.name!r} ({_text(parameter.type)})", where=_caller()
+        f"{cls.__qualname__} needs a value for {parameter.name!r} ({_text(parameter.type)})", where=caller()
     )
 
 
@@ -174,15 +174,15 @@ def set_init_tasks(task: Configured, init_tasks: Any) -> None:
         wanted = tuple(init_tasks)
     except TypeError:
         raise ParameterError(
-            f"init_tasks is a list, not {short(init_tasks)} ({type(init_tasks).__name__})", where=_caller()
+            f"init_tasks is a list, not {short(init_tasks)} ({type(init_tasks).__name__})", where=caller()
         ) from None
     for one in wanted:
         if not isinstance(one, LightweightTask):
             raise ParameterError(
-                f"an init task must be a LightweightTask, not {short(one)} ({type(one).__name__})", where=_caller()
+                f"an init task must be a LightweightTask, not {short(one)} ({type(one).__name__})", where=caller()
             )
     if state.sealed and [id(one) for one in wanted] != [id(one) for one in state.init_tasks]:
-        raise ParameterError(f"{type(task).__qualname__} was submitted with other init tasks", where=_caller())
+        raise ParameterError(f"{type(task).__qualname__} was submitted with other init tasks", where=caller())
     state.init_tasks = wanted
 
 
@@ -192,10 +192,10 @@ def set_meta(config: Configured, flag: bool | None) -> None:
     :raises ParameterError: the object was submitted, or what is given is none
     """
     if not isinstance(config, Configured):
-        raise ParameterError(f"{short(config)} has no parameters", where=_caller())
+        raise ParameterError(f"{short(config)} has no parameters", where=caller())
     state: State = config.__dict__["__xpm__"]
     if state.sealed and flag is not state.is_meta:
-        raise ParameterError(f"{type(config).__qualname__} was submitted and cannot change", where=_caller())
+        raise ParameterError(f"{type(config).__qualname__} was submitted and cannot change", where=caller())
     state.is_meta = flag
 
 
@@ -205,7 +205,7 @@ def copied(config: Any, changes: dict[str, Any]) -> Any:
     :raises ParameterError: an unknown or wrong parameter, or ``config`` has none
     """
     if not isinstance(config, Configured):
-        raise ParameterError(f"{short(config)} has no parameters", where=_caller())
+        raise ParameterError(f"{short(config)} has no parameters", where=caller())
     kept = {
         name: getattr(config, name)  # inside a job some values are read, or made, when they are looked at
         for name, parameter in fields_of(type(config)).items()
@@ -226,17 +226,17 @@ def checked(config: Configured, name: str, value: Any) -> Any:
     owner = type(config).__qualname__
     if parameter is None:
         if isinstance(getattr(type(config), name, None), Deprecated):
-            raise ParameterError(f"{owner}.{name} was replaced by other parameters", where=_caller())
+            raise ParameterError(f"{owner}.{name} was replaced by other parameters", where=caller())
         return value
     state: State = config.__dict__["__xpm__"]
     if state.sealed:
         raise ParameterError(
             f"{owner}.{name} cannot change: the object was submitted, or is a default that others share",
-            where=_caller(),
+            where=caller(),
             hint="make a new object",
         )
     if parameter.kind == "constant":
-        raise ParameterError(f"{owner}.{name} is a constant and cannot change", where=_caller())
+        raise ParameterError(f"{owner}.{name} is a constant and cannot change", where=caller())
     return _check(type(config), parameter, value)
 
 
@@ -350,18 +350,18 @@ def _check(cls: type, parameter: Parameter, value: Any, where: str = "") -> Any:
     except RecursionError:
         raise ParameterError(
             f"the value of {cls.__qualname__}.{parameter.name} holds itself, or is nested too deeply",
-            where=where or _caller(),
+            where=where or caller(),
         ) from None
     except Mismatch as mismatch:
         inner = f"; {mismatch}" if str(mismatch) else ""
         raise ParameterError(
             f"{cls.__qualname__}.{parameter.name} must be {_text(parameter.type)},"
             f" not {short(value)} ({type(value).__name__}){inner}",
-            where=where or _caller(),
+            where=where or caller(),
         ) from None
 
 
-def _caller() -> str:
+def caller() -> str:
     """File and line of the user's code that led here."""
     frame = _caller_frame()
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

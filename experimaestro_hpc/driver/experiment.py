@@ -23,7 +23,7 @@ from ..config.context import RunMode
 from ..config.declare import Configured, State
 from ..config.objects import Config, ResumableTask, Task, tags
 from ..config.serialize import job_id, own_parts, parents_of
-from ..config.types import walk
+from ..config.types import caller, walk
 from ..errors import JobsFailed, XpmError
 from ..resources import ResourceError, Resources
 from ..workspace.experiments import check_name, note_jobs
@@ -400,7 +400,10 @@ def _resources(task: Task, given: Any) -> Resources:
     except ResourceError as error:
         where = f"{type(task).__qualname__}.__xpmresources__"
         raise ResourceError(error.what, where=where, hint=error.hint) from None
-    return said & given if given else said
+    try:
+        return said & given if given else said
+    except ResourceError as error:
+        raise ResourceError(error.what, where=error.where or caller(), hint=error.hint) from None
 
 
 def _launcher(wanted: Any) -> Launcher:

@@ -142,6 +142,10 @@ def _of_failure(job: str, known: Mapping[str, Any], names: Mapping[str, Any]) ->
     if state.get("reason") == "dependency" and cause:
         advice = f"{'' if cause in failed else 'the first to fail was another; '}see: xpm-hpc jobs why {short(cause)}"
     message = first_line(str(state.get("message") or ""))
+    if "No module named" in message:
+        advice = (
+            "install it in the environment of its jobs: see [environment] in the launcher file, docs/environments.md"
+        )
     return Why(f"{sentence}: {message}" if message else sentence, advice.format(**names))
 
 

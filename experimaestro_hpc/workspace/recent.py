@@ -39,9 +39,13 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def is_near(root: Path, folder: Path) -> bool:
-    """Whether a workspace is in a folder, or the folder in it."""
-    return root.is_relative_to(folder) or folder.is_relative_to(root)
+def is_near(root: Path) -> bool:
+    """Whether a workspace is in the current folder, or the other way round."""
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:  # it has been removed
+        return False
+    return root.is_relative_to(here) or here.is_relative_to(root)
 
 
 def find_workspace(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -57,7 +61,6 @@ def find_workspace(given: str | None, environ: Mapping[str, str] = os.environ) -
             raise WorkspaceError("no such folder", where=str(root), hint="name a workspace with --workdir")
         return root
     known = [Path(line) for line in _lines(_file(environ)) if Path(line).is_dir()]
-    here = Path.cwd()
-    for root in (*(one for one in known if is_near(one, here)), *known):
+    for root in (*filter(is_near, known), *known):
         return root
     raise WorkspaceError("no workspace is known", hint="run an experiment first, or name a workspace: --workdir DIR")

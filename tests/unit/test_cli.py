@@ -588,6 +588,14 @@ def test_version_and_help(call):
     assert all(f"\n  {command} " in shown for command in ("run", "jobs", "experiments", "launchers"))
 
 
+@pytest.mark.parametrize(
+    ("argv", "meant"), [(["job"], "jobs"), (["jobs", "shwo"], "show"), (["launchers", "ad"], "add")]
+)
+def test_a_mistyped_command(call, argv, meant):
+    ran = call(*argv)
+    assert (ran.code, f"Did you mean {meant!r}?" in ran.err) == (2, True)
+
+
 def leaves(command: click.Command, *names: str) -> Iterator[tuple[str, ...]]:
     """The names of all commands that are no groups."""
     if not isinstance(command, click.Group):
