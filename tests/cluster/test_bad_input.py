@@ -173,7 +173,7 @@ def test_the_tasks_python_is_nowhere(hello):
     assert "Traceback" not in ended.text
     assert len(re.findall(r"^  helloworld.say/\w{8} +failed \(launch\) on ", ended.out, re.MULTILINE)) == 2, ended
     assert len(re.findall(r"^    \| .*python4: not found$", ended.out, re.MULTILINE)) == 2, ended
-    assert re.search(r"^  helloworld.concat/\w{8} +failed \(dependency\)", ended.out, re.MULTILINE), ended
+    assert re.search(r"^  helloworld.concat/\w{8} y=1 +failed \(dependency\)", ended.out, re.MULTILINE), ended
 
 
 def test_a_package_that_only_the_laptop_has(desk):

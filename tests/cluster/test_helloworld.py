@@ -40,7 +40,8 @@ def assert_told(ended, place: str):
     """The output says where each of the three jobs ran and that it ended well, and nothing of a library's."""
     ended.ok()
     for task, count in (("say", 2), ("concat", 1)):
-        where = re.findall(rf"^  \w+\.{task}/[0-9a-f]{{8}} +done on ({place}) in [0-9.]+ s$", ended.text, re.MULTILINE)
+        line = rf"^  \w+\.{task}/[0-9a-f]{{8}}(?: y=1)? +done on ({place}) in [0-9.]+ s$"
+        where = re.findall(line, ended.text, re.MULTILINE)
         assert len(where) == count, ended
     assert "3 done" in ended.text.splitlines()[-1]
     assert_quiet(ended)
@@ -145,7 +146,7 @@ def assert_failure_told(desk: Desk, launcher: str):
     ended = desk.run(*program, "failing.py", *separator, *QUICK, "work")
     assert ended.status == 1, ended
     assert len(re.findall(r"^  failing.say/[0-9a-f]{8} +failed \(exit\) on ", ended.out, re.MULTILINE)) == 2, ended
-    assert re.search(r"^  failing.concat/[0-9a-f]{8} +failed \(dependency\)", ended.out, re.MULTILINE), ended
+    assert re.search(r"^  failing.concat/[0-9a-f]{8} y=1 +failed \(dependency\)", ended.out, re.MULTILINE), ended
     assert "    | RuntimeError: no voice today" in ended.out.splitlines(), ended
     assert "3 of 3 jobs failed" in ended.err
     assert desk.results("concat.out") in ([], [""])
