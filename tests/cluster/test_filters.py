@@ -30,7 +30,7 @@ def states(desk: Desk) -> dict[str, str]:
 def test_kill_and_retry_by_filters(under_way):
     """A filter by state means the state that a job has now, and no other job."""
     refused = under_way.run("xpm-hpc", "jobs", "kill", "--state", "waiting", "--workdir", "work")
-    refused.error(2, "end 1 job: nobody is there to be asked", "--yes")
+    refused.error(2, "end 1 job, and those that need them: nobody is there to be asked", "--yes")
     killed = under_way.run("xpm-hpc", "jobs", "kill", "--state", "waiting", "--yes", "--workdir", "work").ok()
     assert killed.out.count(" is failed (cancelled)") == 1 and killed.out.startswith("gated.concat/")
     assert states(under_way) == RUNNING | {"concat": "failed"}

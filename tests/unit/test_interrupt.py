@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import subprocess
 import sys
 import time
@@ -126,7 +127,7 @@ def test_once_detaches(place, wait_until):
     terminal.press()
     assert terminal.status() == 130
     assert "detached: the jobs go on. To come back, run the script again" in terminal.said
-    assert f"xpm-hpc jobs --workdir {place.folder / 'work'}" in terminal.said
+    assert f"xpm-hpc jobs --workdir {shlex.quote(str(place.folder / 'work'))}" in terminal.said
     assert "Ctrl-C again within 3 s cancels them" in terminal.said
     assert "Traceback" not in terminal.said and "cancelled" not in terminal.said
     assert place.markers() == {"done": [], "failed": []}
