@@ -18,7 +18,7 @@ from typing import IO
 
 from ..runtime.deadline import remaining_time
 from ..schedulers import scheduler_class
-from .held import forget, noted
+from .held import environment, forget, noted
 from .layout import Layout
 from .receipts import read_receipt
 from .tend import Tender
@@ -32,16 +32,16 @@ LEAST = 180.0
 
 def go_on(root: str) -> None:
     """Submit what is held in this workspace, as far as there is room now; return in two minutes at most."""
-    environment = next(filter(None, noted(Layout(root)).values()), None)
+    variables = environment(Layout(root))
     left = remaining_time()
-    if environment is None or (left is not None and left < LEAST):
+    if variables is None or (left is not None and left < LEAST):
         return
     package = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
             [sys.executable, "-E", "-S", "-m", __name__, root],
             cwd=package,
-            env=environment,
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from pathlib import Path
 
 from ..runtime.files import read_json
 from .layout import Layout
@@ -31,11 +32,16 @@ def forget(layout: Layout, token: str) -> None:
         (layout.internal / "held" / token).unlink()
 
 
-def noted(layout: Layout) -> dict[str, dict[str, str]]:
-    """The environment of each submission that is held, by its token."""
+def noted(layout: Layout) -> dict[str, Path]:
+    """The note of each submission that is held, by its token."""
     folder = layout.internal / "held"
     try:
-        tokens = sorted(os.listdir(folder))
+        return {token: folder / token for token in sorted(os.listdir(folder))}
     except OSError:
         return {}
-    return {token: read_json(str(folder / token)) or {} for token in tokens}
+
+
+def environment(layout: Layout) -> dict[str, str] | None:
+    """The environment in the first note that can be read."""
+    found = (read_json(str(path)) for path in noted(layout).values())
+    return next(filter(None, found), None)

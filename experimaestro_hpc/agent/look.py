@@ -152,7 +152,7 @@ def _said(commands: Commands, argv: list[str]) -> str:
 
 
 def _user() -> str:
-    import pwd
+    import pwd  # not on Windows, where the driver takes names from this module
 
     return pwd.getpwuid(os.getuid()).pw_name
 

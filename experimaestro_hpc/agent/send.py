@@ -16,8 +16,7 @@ from typing import Any
 from ..errors import SubmissionError
 from ..runtime.files import write_json
 from ..runtime.parents import words_of_failure
-from ..schedulers.base import NoInformation, NoRoom, NotReached, Scheduler
-from ..schedulers.slurm_request import job_name
+from ..schedulers.base import NoInformation, NoRoom, NotReached, Scheduler, job_name
 from .calls import shortened, split
 from .layout import Layout
 from .receipts import Receipt, look_up

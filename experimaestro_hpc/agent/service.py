@@ -339,14 +339,13 @@ class Service:
         }
         waiting_first = sorted(live, key=lambda job: states[job]["state"] == "running")
         self.scheduler.cancel([live[job] for job in waiting_first])
-        for job in live:
-            is_running = states[job]["state"] == "running"
-            parent = next((one for one in self.layout.record(job).get("parents", ()) if one in live), "")
-            if parent and not is_running:
-                end = Status("ended", "dependency", words_of_failure(parent, None))
-            else:
-                end = Status("ended", "cancelled", CANCELLED if is_running else "cancelled before it ran")
-            self.watcher.cancelled[live[job]] = end
+        for job, native in live.items():
+            end = Status("ended", "cancelled", CANCELLED)
+            if states[job]["state"] != "running":
+                parent = next((one for one in self.layout.record(job).get("parents", ()) if one in live), "")
+                words = words_of_failure(parent, None) if parent else "cancelled before it ran"
+                end = Status("ended", "dependency" if parent else "cancelled", words)
+            self.watcher.cancelled[native] = end
         with submission_lock(self.layout):  # those that wait for a slot: the scheduler does not know them
             held = [job for job in jobs if job not in live and states[job]["state"] == "waiting"]
             Sender(self.layout, self.scheduler, self.watcher, {}).refuse(held, "cancelled", "cancelled before it ran")

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..runtime.files import read_json, write_json
-from ..schedulers.base import Scheduler
-from ..schedulers.slurm_request import job_name
+from ..schedulers.base import Scheduler, job_name
 from .layout import Layout
 from .receipts import Receipt, look_up, read_receipt
 from .send import Sender

@@ -16,8 +16,7 @@ from typing import Any
 
 from ..errors import XpmError
 from ..resources import Resources
-from ..schedulers.base import NoInformation, Scheduler
-from ..schedulers.slurm_request import job_name
+from ..schedulers.base import NoInformation, Scheduler, job_name
 from .layout import Layout
 from .receipts import Receipt, look_up, read_receipt
 from .retry import Attempt, next_attempt

@@ -289,7 +289,12 @@ class Watcher:
                 with contextlib.suppress(OSError):
                     write_json(path, noted)
             self.first_missed[key] = self.clock() - max(0.0, time.time() - noted["time"])
-        return self.clock() - self.first_missed[key]
+        return self._since_seen(job)
+
+    def _since_seen(self, job: str) -> float:
+        """Seconds since a job without a marker was first seen to have ended; 0 if it was not."""
+        now = self.clock()
+        return now - self.first_missed.get(f"marker of {job}", now)
 
     def _conclude(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         """Write the marker that the job itself could not write, so that everybody sees the same."""
@@ -304,7 +309,7 @@ class Watcher:
             "message": status.detail,
             "exit_code": status.exit_code,
             "native_id": state.get("native_id"),
-            "ended": time.time() - (self.clock() - self.first_missed.get(f"marker of {job}", self.clock())),
+            "ended": time.time() - self._since_seen(job),
             "by": self.scheduler.name,
         }
         if status.host:

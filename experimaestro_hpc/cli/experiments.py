@@ -149,9 +149,10 @@ def attach(name: str | None, workdir: str | None) -> int:
     with opened(workdir) as index, Refresher(index.root) as refresher:
         one = _named(index, name)
         views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL and job["launcher"]]
-        print(f"experiment {one['name']}: {in_words(index.states_of(one['name']))}")
+        counts = index.states_of(one["name"])
+        print(f"experiment {one['name']}: {in_words(counts)}")
         if not views:
-            return 1 if index.states_of(one["name"]).get("failed") else 0
+            return 1 if counts.get("failed") else 0
         sessions = {launcher: refresher.session(launcher) for launcher in {job["launcher"] for job in views}}
         monitor = Monitor(sessions, {job["id"]: job["launcher"] for job in views})
         states = monitor.wait([job["id"] for job in views])

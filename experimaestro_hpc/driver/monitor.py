@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ..config.objects import job_name
 from ..errors import ConnectionFailed
-from ..workspace.jobs import last_lines
+from ..workspace.jobs import FINAL, last_lines
 from ..workspace.words import duration, first_line, in_words, short
 from .mirror import pull
 from .session import Session
@@ -31,7 +31,6 @@ SUMMARY = 5.0
 TOLD_IN_FULL, TOLD = 3, 20
 #: letters of a job's tags in a line
 LABEL = 60
-FINAL = ("done", "failed")
 
 
 def describe(job: str, state: State, label: str = "") -> str:

@@ -69,10 +69,10 @@ def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
     script = script.resolve()
     top = _git(script.parent, "rev-parse", "--show-toplevel").strip()
     root = Path(top) if top else script.parent
-    if "site-packages" in root.parts:
-        names = set()  # installed code is the environment's business
-    else:
-        names = set(_git_files(root) if top else _files_beside(script))
+    names: set[str] = set()
+    data: list[str] = []
+    if "site-packages" not in root.parts:  # installed code is the environment's business
+        names.update(_git_files(root) if top else _files_beside(script, data))
     if script.is_file():
         names.add(script.relative_to(root).as_posix())
     files = tuple(sorted(_wanted(root, names, [path.resolve() for path in leave_out])))
@@ -84,7 +84,7 @@ def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
         import_paths=_import_paths(root, script.parent),
         commit=_git(root, "rev-parse", "HEAD").strip() if top else "",
         is_dirty=bool(top and _git(root, "status", "--porcelain", "--untracked-files=no")),
-        data=() if top or "site-packages" in root.parts else tuple(sorted(_data_beside(script))),
+        data=tuple(sorted(data)),
     )
 
 
@@ -116,33 +116,28 @@ def _git_files(root: Path) -> Iterator[str]:
             yield name
 
 
-def _files_beside(script: Path) -> Iterator[str]:
+def _files_beside(script: Path, data: list[str]) -> Iterator[str]:
+    """
+    :param data: gets the names of files that are left out for their size
+    """
     folder = script.parent
+    is_home = folder == Path.home().resolve()  # whose other files are nobody's business
     for path in folder.iterdir():
         if path.name.startswith("."):
             continue
-        if path.suffix == ".py" or (not _is_home(folder) and path.is_file() and path.stat().st_size <= SMALL):
+        if path.suffix == ".py":
             yield path.name
+        elif not is_home and path.is_file():
+            if path.stat().st_size <= SMALL:
+                yield path.name
+            else:
+                data.append(path.name)
         elif (path / "__init__.py").is_file():
             yield from _below(path, folder)
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if file and file.endswith(".py") and Path(file).is_relative_to(folder):
             yield Path(file).relative_to(folder).as_posix()
-
-
-def _data_beside(script: Path) -> Iterator[str]:
-    if _is_home(script.parent):
-        return
-    for path in script.parent.iterdir():
-        is_seen = path.suffix != ".py" and not path.name.startswith(".")
-        if is_seen and path.is_file() and path.stat().st_size > SMALL:
-            yield path.name
-
-
-def _is_home(folder: Path) -> bool:
-    """Whether a folder is the home directory itself, whose files beside a script are nobody's business."""
-    return folder == Path.home().resolve()
 
 
 def _below(package: Path, folder: Path) -> Iterator[str]:

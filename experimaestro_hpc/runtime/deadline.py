@@ -44,7 +44,7 @@ def remaining_time() -> float | None:
     """Seconds until the job's time limit, never below 0; None without a limit, or outside of a job."""
     if "XPM_HPC_JOB" not in os.environ:
         return None
-    end = find_end(os.environ, _output)
+    end = find_end(os.environ, output_of)
     if end is None:
         return None
     os.environ["XPM_HPC_END_TIME"] = str(end)  # asked for once
@@ -59,10 +59,14 @@ def _number(text: str) -> float | None:
     return number if 0 < number < float("inf") else None
 
 
-def _output(argv: list[str]) -> str:
+def output_of(argv: list[str], errors: int | None = subprocess.DEVNULL) -> str:
+    """What a command prints; "" if it cannot be run, or takes longer than a minute.
+
+    :param errors: where its standard error goes; None: to ours
+    """
     try:
         return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60, check=False
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, timeout=60, check=False
         ).stdout.decode("utf-8", "replace")
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 import sys
 
+from .deadline import output_of
 from .files import read_json, write_json
 from .run import Failure
 from .starters import REMOTE, commands, find_hosts, gpus_of, node_script
@@ -61,7 +61,7 @@ def _start(team: Team, directory: str, name: str, record: Mapping[str, Any], non
     nodes, per_node, start = asked["nodes"], asked["per_node"], asked["start"]
     if nodes == 1 and start in REMOTE:
         start = "local"
-    hosts = find_hosts(environ, _output) if nodes > 1 else []
+    hosts = find_hosts(environ, lambda argv: output_of(argv, errors=None)) if nodes > 1 else []
     if start in REMOTE and len(hosts) < nodes:
         raise Failure("launch", f"{nodes} nodes were asked for; the scheduler names {', '.join(hosts) or 'none'}")
     listener, addresses = _listen(nodes, hosts)
@@ -131,15 +131,6 @@ def _properties() -> str:
         with open(os.environ["OAR_RESOURCE_PROPERTIES_FILE"], encoding="utf-8") as file:
             return file.read()
     except (KeyError, OSError):
-        return ""
-
-
-def _output(argv: list[str]) -> str:
-    try:
-        return subprocess.run(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=60, check=False
-        ).stdout.decode("utf-8", "replace")
-    except (OSError, subprocess.TimeoutExpired):
         return ""
 
 

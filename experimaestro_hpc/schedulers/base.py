@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -23,6 +24,17 @@ REASONS = (
     "launch",
     "lost",
 )
+_UNSAFE = re.compile(r"[^A-Za-z0-9._\[\]-]")
+
+
+def listed_name(name: str) -> str:
+    """A name with ``-`` for characters that a scheduler's listings or file patterns would stumble over."""
+    return _UNSAFE.sub("-", name)
+
+
+def job_name(name: str, token: str) -> str:
+    """A job name for a scheduler: for people, and with the token for us."""
+    return f"{listed_name(name)[:40]}-{token}"
 
 
 @dataclass(frozen=True)

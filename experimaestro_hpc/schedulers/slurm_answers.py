@@ -193,10 +193,15 @@ def parse_size(text: str) -> int:
     return int(float(found.group(1)) * 1024 ** " KMGT".index(found.group(2) or " ")) if found else 0
 
 
+def fields_of(line: str) -> dict[str, str]:
+    """What a line of ``scontrol show … -o`` says, by name."""
+    return dict(re.findall(r"(?:^| )(\w+)=(\S*)", line))
+
+
 def parse_shown(out: str) -> dict[str, str]:
     """The first job in what ``scontrol show job -o`` printed: the fields that say why it waits."""
     line = next(iter(out.splitlines()), "")
-    found = dict(re.findall(r"(?:^| )(\w+)=(\S*)", line))
+    found = fields_of(line)
     return {name: found[name] for name in EXPLAINED if found.get(name) not in (None, "", "(null)", "Unknown", "N/A")}
 
 

@@ -15,18 +15,11 @@ from collections.abc import Sequence
 
 from ..errors import LauncherError
 from ..resources import Resources, format_duration
-from .base import Request
+from .base import Request, listed_name
 
 #: how GPUs are asked for, where the launcher does not say
 GPU_FLAG = "--gres=gpu:{type}:{count}"
-#: `-` for characters that Slurm's listings or file patterns would stumble over
-_UNSAFE = re.compile(r"[^A-Za-z0-9._\[\]-]")
 _PLAIN = re.compile(r"[A-Za-z0-9_@%+=:,./\[\]-]+")
-
-
-def job_name(name: str, token: str) -> str:
-    """A job name for Slurm: for people, and with the token for us."""
-    return f"{_UNSAFE.sub('-', name)[:40]}-{token}"
 
 
 def directive(option: str, value: object) -> str:
@@ -72,7 +65,7 @@ def options_of(request: Request) -> dict[str, object]:
     """
     resources, given = request.resources, request.merged()
     flag = given.pop("gpu_flag", GPU_FLAG)
-    options: dict[str, object] = {"job-name": _UNSAFE.sub("-", request.name)[:60], **given}
+    options: dict[str, object] = {"job-name": listed_name(request.name)[:60], **given}
     if resources.cores:
         options["cpus-per-task"] = resources.cores
     if resources.memory:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ..resources import ResourceError, parse_duration
 from .site import FoundGpus, FoundPartition, Kind
+from .slurm_answers import fields_of
 
 #: a line for each partition and each kind of node in it; partitions that are hidden from this user are not shown
 SINFO = ["sinfo", "-h", "-e", "-o", "%P|%a|%l|%D|%c|%m|%G"]
@@ -102,7 +103,7 @@ def parse_shown_partitions(out: str) -> dict[str, dict[str, str]]:
     """What ``scontrol show partition -o`` printed: the settings of each partition by their names."""
     found = {}
     for line in out.splitlines():
-        settings = dict(re.findall(r"(?:^| )(\w+)=(\S*)", line))
+        settings = fields_of(line)
         if "PartitionName" in settings:
             found[settings["PartitionName"]] = settings
     return found

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from .params import is_config, is_task
 from .words import short
 
 #: stands for a value that one of the two does not have
@@ -48,7 +49,7 @@ def differences(
     document = functools.cache(read)
     while todo:
         place, here, there, mine, its = todo.pop()
-        if _is_config(here) and _is_config(there):
+        if is_config(here) and is_config(there):
             key = (id(mine), here["$config"], id(its), there["$config"])
             if key in seen:  # objects may be shared: each pair is compared once
                 continue
@@ -68,7 +69,7 @@ def differences(
         elif here == there and type(here) is type(there):
             continue
         else:
-            needed = [document(one["$task"]) if _is_task(one) else None for one in (here, there)]
+            needed = [document(one["$task"]) if is_task(one) else None for one in (here, there)]
             if needed[0] is not None and needed[1] is not None:
                 todo.append((place, {"$config": 0}, {"$config": 0}, needed[0], needed[1]))
             else:
@@ -76,10 +77,6 @@ def differences(
             continue
         todo += [(where, one, other, mine, its) for where, one, other in pairs]
     return sorted(found)
-
-
-def _is_config(value: Any) -> bool:
-    return isinstance(value, dict) and "$config" in value
 
 
 def _is_plain(value: Any) -> bool:
@@ -95,15 +92,11 @@ def _maker(config: Mapping[str, Any]) -> Any:
     return {"$task": config["source"]} if config.get("source") else _ABSENT
 
 
-def _is_task(value: Any) -> bool:
-    return isinstance(value, dict) and "$task" in value
-
-
 def _text(value: Any, document: Document) -> str:
     if value is _ABSENT:
         return ABSENT
-    if _is_config(value):
+    if is_config(value):
         return f"{document['configs'][value['$config']]['class']['name']}(...)"
-    if _is_task(value):
+    if is_task(value):
         return short(value["$task"])
     return json.dumps(value, sort_keys=True)

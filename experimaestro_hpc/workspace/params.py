@@ -9,6 +9,16 @@ from typing import Any
 from .words import short
 
 
+def is_config(value: Any) -> bool:
+    """Whether a value stands for another object of its document."""
+    return isinstance(value, dict) and "$config" in value
+
+
+def is_task(value: Any) -> bool:
+    """Whether a value stands for another job."""
+    return isinstance(value, dict) and "$task" in value
+
+
 def parameters(document: Mapping[str, Any]) -> dict[str, str]:
     """What a task was given, also inside of its configurations; of a task that it needs the short id.
 
@@ -22,7 +32,7 @@ def parameters(document: Mapping[str, Any]) -> dict[str, str]:
     seen: set[int] = set()
     while todo:
         place, value = todo.pop()
-        if isinstance(value, dict) and "$config" in value:
+        if is_config(value):
             number = value["$config"]
             if number in seen:  # objects may be shared
                 found[place] = "(as above)"
@@ -33,7 +43,7 @@ def parameters(document: Mapping[str, Any]) -> dict[str, str]:
             todo += reversed(inner)
             if place and not inner:
                 found[place] = f"{document['configs'][number]['class']['name']}()"
-        elif isinstance(value, dict) and "$task" in value:
+        elif is_task(value):
             found[place] = short(value["$task"])
         elif isinstance(value, list) and any(isinstance(one, (dict, list)) for one in value):
             todo += reversed([(f"{place}[{number}]", one) for number, one in enumerate(value)])

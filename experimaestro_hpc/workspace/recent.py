@@ -60,7 +60,8 @@ def find_workspace(given: str | None, environ: Mapping[str, str] = os.environ) -
         if not root.is_dir():
             raise WorkspaceError("no such folder", where=str(root), hint="name a workspace with --workdir")
         return root
-    known = [Path(line) for line in _lines(_file(environ)) if Path(line).is_dir()]
-    for root in (*filter(is_near, known), *known):
-        return root
+    known = map(Path, _lines(_file(environ)))
+    for root in sorted(known, key=is_near, reverse=True):  # which keeps the order of those that are alike
+        if root.is_dir():
+            return root
     raise WorkspaceError("no workspace is known", hint="run an experiment first, or name a workspace: --workdir DIR")

@@ -19,7 +19,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from desk import Desk  # noqa: E402
+from desk import GATED, UNDER_WAY, Desk, wait_for  # noqa: E402
 from rig import LAPTOP_VENV, Rig  # noqa: E402
 from rig_machine import STANDARD_PATH, build_wheel  # noqa: E402
 from sites import SITES, Site  # noqa: E402
@@ -98,3 +98,17 @@ def desk(laptop: Laptop, site: Site, request: pytest.FixtureRequest) -> Iterator
     desk = Desk(laptop.rig, request.node.name, site)
     yield desk
     desk.clear()
+
+
+@pytest.fixture
+def under_way(desk: Desk) -> Desk:
+    """GATED's jobs: hello and world run, and wait at their gates; concat waits for them."""
+    desk.write("gated.py", GATED)
+    desk.launcher()
+    desk.run("xpm-hpc", "run", "--launcher", desk.cluster, "--detach", "gated.py", "--", "work").ok()
+
+    def states() -> dict[str, tuple[str, str | None]]:
+        return {label: (job["state"], job["reason"]) for label, job in desk.jobs().items()}
+
+    wait_for(lambda: states() == UNDER_WAY, "both says to run")
+    return desk

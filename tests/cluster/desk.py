@@ -59,6 +59,8 @@ if __name__ == "__main__":
         words = [Say(word=word).submit() for word in ("hello", "world")]
         Concat(strings=words).tag("y", 1).submit()
 """
+#: state and reason of its jobs once both says have started
+UNDER_WAY = {"hello": ("running", None), "world": ("running", None), "concat": ("waiting", None)}
 
 T = TypeVar("T")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-import pytest
-from desk import GATED, Desk, wait_for
+from desk import GATED, UNDER_WAY, Desk, wait_for
 from sites import only
 
 #: what `jobs --json` promises for each job, see docs/design.md
@@ -14,19 +13,6 @@ FIELDS = {
     *("id", "task", "identifier", "state", "reason", "launcher", "native_id", "experiments", "tags", "submitted"),
     *("started", "ended", "exit_code", "progress", "path", "resources"),
 }
-
-
-@pytest.fixture
-def under_way(desk: Desk) -> Desk:
-    """GATED's jobs: hello and world run, and wait at their gates; concat waits for them."""
-    desk.write("gated.py", GATED)
-    desk.launcher()
-    desk.run("xpm-hpc", "run", "--launcher", desk.cluster, "--detach", "gated.py", "--", "work").ok()
-    wait_for(lambda: states(desk) == UNDER_WAY, "both says to run")
-    return desk
-
-
-UNDER_WAY = {"hello": ("running", None), "world": ("running", None), "concat": ("waiting", None)}
 
 
 def states(desk: Desk) -> dict[str, tuple[str, str | None]]:

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import signal
 
-import pytest
-from desk import GATED, Desk, wait_for
+from desk import Desk
 from sites import only
 from terminal import Terminal
 
 RUNNING = {"hello": "running", "world": "running", "concat": "waiting"}
 DONE = dict.fromkeys(RUNNING, "done")
-
-
-@pytest.fixture
-def under_way(desk: Desk) -> Desk:
-    """GATED's jobs: hello and world run, and wait at their gates; concat waits for them."""
-    desk.write("gated.py", GATED)
-    desk.launcher()
-    desk.run("xpm-hpc", "run", "--launcher", desk.cluster, "--detach", "gated.py", "--", "work").ok()
-    wait_for(lambda: states(desk) == RUNNING, "both says to run")
-    return desk
 
 
 def states(desk: Desk) -> dict[str, str]:

@@ -23,11 +23,10 @@ from experimaestro_hpc.driver.why_oar import why_waiting
 from experimaestro_hpc.errors import LauncherError, SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import scheduler_class
-from experimaestro_hpc.schedulers.base import NoInformation, Request, Status, Submission
+from experimaestro_hpc.schedulers.base import NoInformation, Request, Status, Submission, job_name
 from experimaestro_hpc.schedulers.command import Answer, Commands
 from experimaestro_hpc.schedulers.oar import Oar, job_status, parse_jobs, parse_submitted, successor
 from experimaestro_hpc.schedulers.oar_request import arguments, coded, directive, parse_directives
-from experimaestro_hpc.schedulers.slurm_request import job_name
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(__file__).parent / "golden"

@@ -13,7 +13,7 @@ import pytest
 from experimaestro_hpc.errors import LauncherError, SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import command as command_module
-from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, Request, Status, Submission
+from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, Request, Status, Submission, job_name
 from experimaestro_hpc.schedulers.command import Commands, SharedText, clean_environment
 from experimaestro_hpc.schedulers.slurm import Slurm
 from experimaestro_hpc.schedulers.slurm_answers import (
@@ -27,7 +27,7 @@ from experimaestro_hpc.schedulers.slurm_answers import (
     queue_status,
     used_of,
 )
-from experimaestro_hpc.schedulers.slurm_request import directive, job_name, options_of, ranges
+from experimaestro_hpc.schedulers.slurm_request import directive, options_of, ranges
 
 BAD_FLAGS = [
     "",
