@@ -21,9 +21,9 @@ EXPECTED = {
     "exit 127": Status("ended", "launch", "FAILED", 127, "n1"),
     # the older one takes 128 off
     "exit 128": Status("ended", "exit", "FAILED", 128, "n1"),
-    "exit 137": Status("ended", "exit", "FAILED", 137, "n1"),
+    "exit 137": Status("ended", "exit", "killed by signal 9", 137, "n1"),
     "exit 255": Status("ended", "exit", "FAILED", 255, "n1"),
-    "signal 9": Status("ended", "exit", "FAILED", 137, "n1"),
+    "signal 9": Status("ended", "exit", "killed by signal 9", 137, "n1"),
     "element 0": Status("ended", "", "COMPLETED", 0, "n1"),
     "element 1": Status("ended", "exit", "FAILED", 1, "n1"),
     "element 130": Status("ended", "exit", "FAILED", 130, "n1"),
