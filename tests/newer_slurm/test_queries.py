@@ -26,7 +26,7 @@ EXPECTED = {
     "signal 9": Status("ended", "exit", "killed by signal 9", 137, "n1"),
     "element 0": Status("ended", "", "COMPLETED", 0, "n1"),
     "element 1": Status("ended", "exit", "FAILED", 1, "n1"),
-    "element 130": Status("ended", "exit", "FAILED", 130, "n1"),
+    "element 130": Status("ended", "exit", "killed by signal 2", 130, "n1"),
     "waiting": Status("queued", detail="Dependency"),
     "one waiting element 0": Status("queued", detail="Dependency"),
     "held": Status("held", detail="JobHeldUser"),
