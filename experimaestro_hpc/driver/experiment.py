@@ -32,6 +32,7 @@ from ..workspace.recent import remember
 from ..workspace.words import short, tags_in_words
 from . import hook
 from .dry_run import told
+from .elsewhere import staying
 from .jobs import Job, JobMaker, plain
 from .launcher import Launcher
 from .launchers import launcher_named
@@ -259,6 +260,7 @@ class experiment:
         fresh = {id_: job for id_, job in self.jobs.items() if id_ not in self.sent}
         if not fresh:
             return
+        self._stay(fresh)
         self._add_builders(fresh)
         ordered = in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
         if self.run_mode is RunMode.DRY_RUN:
@@ -278,6 +280,16 @@ class experiment:
                     " done, so this process must go on until then"
                 )
                 self.monitor.wait(open_)
+
+    def _stay(self, fresh: dict[str, Job]) -> None:
+        """Leave jobs with the launcher that has them already, if that is another one."""
+        if self.run_mode is not RunMode.NORMAL:
+            return
+        found = staying(self.layout, fresh, self._session)
+        for name, number in Counter(launcher.name for launcher in found.values()).items():
+            self.monitor.say(f"  {number} of {len(fresh)} jobs stay with {name}, which got them earlier")
+        for id_, launcher in found.items():
+            self.jobs[id_] = fresh[id_] = replace(fresh[id_], launcher=launcher)
 
     def _ready(self, ordered: list[Job], fresh: dict[str, Job]) -> tuple[dict[str, None], list[str]]:
         """The jobs that can be sent, and the jobs on other launchers that the rest waits for.

@@ -117,7 +117,7 @@ class Job:
 
     def summary(self) -> dict[str, Any]:
         """What an experiment keeps of the job."""
-        return {"launcher": _place(self.launcher), "tags": self.tags}
+        return {"launcher": place_of(self.launcher), "tags": self.tags}
 
 
 class JobMaker:
@@ -241,7 +241,7 @@ class JobMaker:
             "tokens": tokens,
             **({"staged": stage.login} if stage else {}),
             **({"processes": job.processes} if job.processes else {}),
-            "launcher": _place(job.launcher),
+            "launcher": place_of(job.launcher),
             "scheduler": job.launcher.scheduler,
             "partition": job.request.partition,
             "resources": job.request.resources.to_json(),
@@ -266,7 +266,7 @@ def _warning(duration: int | None) -> int:
     return WARNING if duration is None else max(1, min(WARNING, duration // 4))
 
 
-def _place(launcher: Launcher) -> str:
+def place_of(launcher: Launcher) -> str:
     """How the launcher is found again: by name, or by file if it lies elsewhere."""
     known = (user_dir(os.environ), shipped_data("launchers"))
     return launcher.name if launcher.path.parent in known else str(launcher.path.absolute())

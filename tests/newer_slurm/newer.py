@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from experimaestro_hpc.resources import Resources
-from experimaestro_hpc.schedulers.base import Request, Submission
+from experimaestro_hpc.schedulers.base import Request, Submission, job_name
 from experimaestro_hpc.schedulers.command import Commands
 from experimaestro_hpc.schedulers.pyslurm_query import Pyslurm
 from experimaestro_hpc.schedulers.slurm import Slurm
-from experimaestro_hpc.schedulers.base import job_name
 
 #: elements of an array whose list is longer than what Slurm shows unless told otherwise
 SPARSE = tuple(range(0, 200, 2))

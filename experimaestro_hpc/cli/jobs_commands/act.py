@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from ...agent.layout import Layout
 from ...driver.refresh import Refresher, forget_ends, look
 from ...errors import WorkspaceError
 from ...workspace.index import Index
@@ -157,7 +158,11 @@ def _is_id(index: Index, word: str) -> bool:
 @click.command(name="clean")
 @ids_argument
 @filter_options
-@click.option("--here", is_flag=True, help="Only on this machine; the cluster keeps them.")
+@click.option(
+    "--here",
+    is_flag=True,
+    help="Only on this machine; the cluster keeps them. Also jobs that have not ended there, by ID or --state.",
+)
 @yes_option
 @workdir_option
 def clean(ids: Sequence[str], filters: Filters, here: bool, yes: bool, workdir: str | None) -> int:
@@ -166,15 +171,17 @@ def clean(ids: Sequence[str], filters: Filters, here: bool, yes: bool, workdir: 
     \b
     xpm-hpc jobs clean 3fa2
     xpm-hpc jobs clean --state failed --experiment sweep --yes
+    xpm-hpc jobs clean --here --launcher gone --state queued --state running
     """
     import shutil  # for this command only
 
     with opened(workdir) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
-        left = [one for one in views if one["state"] not in FINAL]
+        is_meant = here and (ids or filters.state)
+        left = [one for one in views if one["state"] not in FINAL and not (is_meant and _is_mirror(index.root, one))]
         for one in left if ids else ():
             print(f"{short(one['id'])} is {one['state']}, and left alone", file=sys.stderr)
-        views = [one for one in views if one["state"] in FINAL]
+        views = [one for one in views if one not in left]
         if not views:
             print("no job that has ended fits")
             return 1 if ids else 0
@@ -193,3 +200,9 @@ def clean(ids: Sequence[str], filters: Filters, here: bool, yes: bool, workdir: 
                     removed += not path.exists()
     print(f"removed {removed} of {count_of(views)}" if removed < len(views) else f"removed {count_of(views)}")
     return 0 if removed == len(views) and not (ids and left) else 1
+
+
+def _is_mirror(root: Path, one: View) -> bool:
+    """Whether a job is somewhere else, as its submission left no receipt on this machine."""
+    layout = Layout(root)
+    return not layout.batch(str(layout.record(one["id"]).get("batch"))).is_dir()
