@@ -52,7 +52,7 @@ def command(
     """
     if settings:
         os.environ[VARIABLE] = json.dumps(settings)
-    run_options.set(RunOptions(launcher, workdir, detach, dry_run, scripts, notify, quiet))
+    run_options.set(RunOptions(launcher, workdir, detach, dry_run, scripts, notify, quiet, settings))
     run_script(Path(script), [script, *arguments])
 
 

@@ -15,6 +15,7 @@ import os
 import types
 import typing
 from collections.abc import Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar, Union
 
@@ -22,6 +23,8 @@ from ..errors import XpmError
 
 #: how the command line's settings get here, and from the laptop into the jobs: a JSON list of ``name=value``
 VARIABLE = "XPM_HPC_SETTINGS"
+#: whether the script has asked for them
+were_read: ContextVar[bool] = ContextVar("settings_were_read", default=False)
 _UNION_TYPES = (Union, getattr(types, "UnionType", Union))
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -42,6 +45,7 @@ def configure(kind: type[D], settings: Sequence[str] | None = None) -> D:
     """
     if settings is None:
         settings = json.loads(os.environ.get(VARIABLE, "[]"))
+        were_read.set(True)
     tree: dict[str, Any] = {}
     for setting in settings:
         name, found, value = setting.partition("=")

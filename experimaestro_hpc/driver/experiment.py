@@ -17,23 +17,22 @@ from types import TracebackType
 from typing import Any
 
 from ..agent.layout import Layout
-from ..agent.retry import RESUMABLE, check_retry, parse_retry
 from ..config import context
+from ..config.configure import were_read
 from ..config.context import RunMode
-from ..config.declare import Configured, State
-from ..config.objects import Config, ResumableTask, Task, tags
-from ..config.serialize import job_id, own_parts, parents_of
-from ..config.types import caller, walk
+from ..config.declare import State
+from ..config.objects import ResumableTask, Task
+from ..config.serialize import job_id
 from ..errors import JobsFailed, XpmError
-from ..resources import ResourceError, Resources
 from ..workspace.experiments import check_name, note_jobs
 from ..workspace.jobs import last_lines
 from ..workspace.recent import remember
 from ..workspace.words import short, tags_in_words
 from . import hook
+from .collect import make_job, outputs_of, seal
 from .dry_run import told
 from .elsewhere import staying
-from .jobs import Job, JobMaker, plain
+from .jobs import Job, JobMaker
 from .launcher import Launcher
 from .launchers import launcher_named
 from .monitor import Monitor, count, describe
@@ -132,48 +131,17 @@ class experiment:
 
     def submit(self, task: Task, *, launcher: Any = None, resources: Any = None, retry: Any = None) -> Any:
         """Take a task in; see :meth:`Task.submit`."""
-        if not isinstance(task, Task):
-            raise XpmError(f"{type(task).__qualname__} is no Task", hint="only tasks can be submitted")
-        for part in own_parts(task):
-            _validate(part)
-        for inner in walk(task, leave_out=_is_sealed):
-            inner.__dict__["__xpm__"].sealed = True
-        policy = parse_retry(RESUMABLE if retry is None and isinstance(task, ResumableTask) else retry)
+        seal(task)
         id_ = job_id(task)
         if not self.jobs:
             self.maker.use_code_of(task)
         if id_ not in self.jobs:
-            job = Job(
-                id=id_,
-                task=task,
-                parents=tuple(job_id(parent) for parent in parents_of(task)),
-                launcher=_launcher(launcher) if launcher else self.launcher,
-                resources=_resources(task, resources),
-                tags=self._tags_of(task),
-                retry=policy,
-            )
-            if policy:
-                check_retry(policy, job.asked)
-            self.jobs[id_] = job
+            place = _launcher(launcher) if launcher else self.launcher
+            self.jobs[id_] = make_job(task, place, resources, retry, self.jobs)
         state: State = task.__dict__["__xpm__"]
         state.job = Handle(self, id_)
         state.directory = str(self.root / "jobs" / id_)
-        outputs = getattr(task, "task_outputs", None)
-        return outputs(lambda config: _made_by(task, config)) if outputs is not None else task
-
-    def _tags_of(self, task: Task) -> dict[str, Any]:
-        """The task's tags, and under them those of the tasks that it needs."""
-        found: dict[str, Any] = {}
-        unclear: set[str] = set()
-        for parent in parents_of(task):
-            known = self.jobs.get(job_id(parent))
-            for key, value in (plain(tags(parent)) if known is None else known.tags).items():
-                if found.setdefault(key, value) != value:
-                    unclear.add(key)  # of two parents that differ: neither is this task's
-        found = {key: value for key, value in found.items() if key not in unclear}
-        for part in reversed(own_parts(task)):
-            found.update(plain(part.__dict__["__xpm__"].tags))
-        return found
+        return outputs_of(task)
 
     def wait(self) -> None:
         """Run all that was submitted so far and wait for its end.
@@ -260,6 +228,12 @@ class experiment:
         fresh = {id_: job for id_, job in self.jobs.items() if id_ not in self.sent}
         if not fresh:
             return
+        if run_options.get().settings and not were_read.get():
+            raise XpmError(
+                f"nothing reads the setting {run_options.get().settings[0]}: the script does not call configure()",
+                where=str(self.maker.script or ""),
+                hint="for an option of the script's own: xpm-hpc run SCRIPT -- OPTIONS",
+            )
         self._stay(fresh)
         self._add_builders(fresh)
         ordered = in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
@@ -404,46 +378,10 @@ class Handle:
         return str(self.owner.monitor.states.get(self.job, {}).get("state", "unscheduled"))
 
 
-def _resources(task: Task, given: Any) -> Resources:
-    """What a task needs: what its class says, and in place of it what was given."""
-    own = getattr(task, "__xpmresources__", None)
-    try:
-        said = Resources.parse(own) if own else Resources()
-    except ResourceError as error:
-        where = f"{type(task).__qualname__}.__xpmresources__"
-        raise ResourceError(error.what, where=where, hint=error.hint) from None
-    try:
-        return said & given if given else said
-    except ResourceError as error:
-        raise ResourceError(error.what, where=error.where or caller(), hint=error.hint) from None
-
-
 def _launcher(wanted: Any) -> Launcher:
     if isinstance(wanted, Launcher):
         return wanted
     return launcher_named(wanted or None)
-
-
-def _validate(part: Config) -> None:
-    try:
-        part.__validate__()
-    except ValueError as error:
-        raise XpmError(f"{error}", where=f"{type(part).__qualname__}.__validate__") from error
-
-
-def _is_sealed(config: Configured) -> bool:
-    return bool(config.__dict__["__xpm__"].sealed)
-
-
-def _made_by(task: Task, config: Config) -> Config:
-    """A copy of ``config`` that says that ``task`` makes it, so that whoever uses it depends on the task."""
-    copy: Config = type(config).__new__(type(config))
-    for name, value in config.__dict__.items():
-        if name != "__xpm__":
-            copy.__dict__[name] = value
-    copy.__dict__["__xpm__"].source = task
-    copy.__dict__["__xpm__"].tags.update(config.__dict__["__xpm__"].tags)
-    return copy
 
 
 def _main_script() -> Path | None:

@@ -17,6 +17,7 @@ class RunOptions:
     :ivar scripts: with ``dry_run``, print the job scripts too
     :ivar notify: what to run, or where to POST, when an experiment ends; see :mod:`.notify`
     :ivar quiet: print only what fails
+    :ivar settings: ``name=value`` each, which the script is to read
     """
 
     launcher: str = ""
@@ -26,6 +27,7 @@ class RunOptions:
     scripts: bool = False
     notify: str = ""
     quiet: bool = False
+    settings: tuple[str, ...] = ()
 
 
 run_options: ContextVar[RunOptions] = ContextVar("run_options", default=RunOptions())  # noqa: B039 - it is frozen

@@ -145,3 +145,14 @@ def test_a_job_sees_what_the_laptop_saw(tmp_path: Path) -> None:
     subprocess.run(command, check=True, timeout=120)
     (log,) = (tmp_path / "work").glob("jobs/study.say/*/say.out")
     assert log.read_text() == 'it\'s "$(x)"\n'
+
+
+def test_settings_that_nobody_reads(tmp_path: Path) -> None:
+    script = tmp_path / "study.py"
+    script.write_text(SCRIPT.replace("configure(Settings)", "Settings()"))
+    argv = ["run", "-c", "word=other", str(script), "--", str(tmp_path / "work")]
+    command = [sys.executable, "-c", "from experimaestro_hpc.cli import main; main()", *argv]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 2
+    assert "nothing reads the setting word=other: the script does not call configure()" in ran.stderr
+    assert not list(tmp_path.glob("work/jobs/*"))

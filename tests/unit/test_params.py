@@ -22,7 +22,7 @@ from experimaestro_hpc import Config, Meta, Param, PathGenerator, RunMode, Task,
 from experimaestro_hpc.config import jsonlight
 from experimaestro_hpc.config.load import Loader
 from experimaestro_hpc.config.serialize import job_id, own_parts, params_text, parents_of
-from experimaestro_hpc.driver.experiment import _made_by
+from experimaestro_hpc.driver.collect import _made_by
 from experimaestro_hpc.errors import ParameterError, WorkspaceError
 
 CODE = Path(__file__).parent
