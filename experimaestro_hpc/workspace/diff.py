@@ -26,6 +26,15 @@ class Difference(NamedTuple):
     left: str
     right: str
 
+    def to_json(self) -> dict[str, Any]:
+        """The same for programs: values as they are in ``params.json``; what is not there is left out.
+
+        >>> Difference("rate", "0.5", ABSENT).to_json()
+        {'place': 'rate', 'left': 0.5}
+        """
+        sides = {"left": self.left, "right": self.right}
+        return {"place": self.place} | {side: _value(text) for side, text in sides.items() if text != ABSENT}
+
 
 Document = Mapping[str, Any]
 
@@ -77,6 +86,13 @@ def differences(
             continue
         todo += [(where, one, other, mine, its) for where, one, other in pairs]
     return sorted(found)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # an object or a task, which has no value of its own
+        return text
 
 
 def _is_plain(value: Any) -> bool:

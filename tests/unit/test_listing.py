@@ -221,6 +221,23 @@ def test_clean(made, call):  # noqa: F811
     assert call("jobs", "clean", "--tag", "lr=0.1", "--yes").out == "no job that has ended fits\n"
 
 
+def test_diff(made, call):  # noqa: F811
+    jobs = sorted(made.root.glob("jobs/study.train/000[13]*"))
+    parameters = [{"lr": 0.1, "name": "x", "model": {"$config": 1}}, {"lr": None, "model": {"$task": "m.make/77b1"}}]
+    for job, values in zip(jobs, parameters, strict=True):
+        classes = {"m": values, "n": {}}
+        configs = [{"class": {"module": "m", "name": name}, "params": one} for name, one in classes.items()]
+        (job / "params.json").write_text(json.dumps({"configs": configs}))
+    assert json.loads(call("jobs", "diff", "0001", "0003", "--json").out) == [
+        {"place": "lr", "left": 0.1, "right": None},
+        {"place": "model", "left": "n(...)", "right": "m.make/77b1"},
+        {"place": "name", "left": "x"},
+    ]
+    table = [line.split() for line in call("jobs", "diff", "0001", "0003").out.splitlines()]
+    assert ["name", '"x"', "(not", "there)"] in table
+    assert call("jobs", "diff", "0001", "0001").out == "no parameter differs\n"
+
+
 def test_experiments_rm(made, call):  # noqa: F811
     assert call("experiments", "rm", "old").code == 2
     assert call("experiments", "rm", "old", "--yes").out == "experiment old is forgotten; its jobs are still there\n"

@@ -229,7 +229,7 @@ def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
         )
     found = differences(documents[0], documents[1], lambda job: read_json(str(layout.job(job) / "params.json")))
     if as_json:
-        print_json([entry._asdict() for entry in found])
+        print_json([entry.to_json() for entry in found])
     elif not found:
         print("no parameter differs")
     else:
