@@ -30,6 +30,8 @@ from .quoting import path_there
 PYTHONS = ("python3", "python3.13", "python3.12", "python3.11", "python3.10", "python3.9", "/usr/bin/python3")
 #: seconds after which a connection that is not there yet is worth a word
 SLOW = 3.0
+#: seconds after which an answer that is not there yet is
+SLOW_ANSWER = 10.0
 #: seconds that a request may take; the longest are submissions to a scheduler in trouble
 ANSWER_TIMEOUT = 600.0
 #: the agent's exit status when its Python is too old
@@ -82,6 +84,7 @@ class RemoteClient:
         self.channel: Channel | None = None
         self.nonce = ""
         self.greeting: dict[str, Any] = {}
+        self.has_told = False
 
     def call(self, operation: str, *, body: Readable | None = None, size: int = 0, **arguments: Any) -> Any:
         answer, left = self._request(operation, arguments, body, size)
@@ -109,13 +112,13 @@ class RemoteClient:
 
     def begin(self) -> None:
         if self.channel is None:
-            with self._telling_slow():
+            with self._telling(SLOW, self._tell_slow):
                 self._open()
 
     def hello(self) -> dict[str, Any]:
         if not self.greeting:
             self.begin()
-            with self._telling_slow():
+            with self._telling(SLOW, self._tell_slow):
                 self._greet()
         return self.greeting
 
@@ -133,7 +136,8 @@ class RemoteClient:
                 document, left = self._last_words(channel, error)
                 self.close()
             else:
-                document, left = self._read(channel)
+                with self._telling(SLOW_ANSWER + arguments.get("seconds", 0.0), self._tell_slow_answer):
+                    document, left = self._read(channel)
         except (OSError, EOFError, ValueError) as error:
             self.close()
             raise ConnectionFailed(
@@ -175,9 +179,9 @@ class RemoteClient:
         return self.connector.explain(complaint)
 
     @contextlib.contextmanager
-    def _telling_slow(self) -> Iterator[None]:
+    def _telling(self, seconds: float, tell: Callable[[], None]) -> Iterator[None]:
         """Say that it takes long, if it does."""
-        slow = threading.Timer(SLOW, self._tell_slow)
+        slow = threading.Timer(seconds, tell)
         slow.daemon = True
         slow.start()
         try:
@@ -187,6 +191,12 @@ class RemoteClient:
 
     def _tell_slow(self) -> None:
         print(f"still connecting to {self.connector.host} …", file=sys.stderr, flush=True)
+
+    def _tell_slow_answer(self) -> None:
+        if not self.has_told:
+            self.has_told = True
+            words = f"still waiting for {self.connector.host}: its scheduler is slow to answer, or does not …"
+            print(words, file=sys.stderr, flush=True)
 
     def _open(self) -> None:
         """Open a channel and start the agent in it."""

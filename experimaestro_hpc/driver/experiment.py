@@ -27,7 +27,7 @@ from ..errors import JobsFailed, XpmError
 from ..workspace.experiments import check_name, note_jobs
 from ..workspace.jobs import last_lines
 from ..workspace.recent import remember
-from ..workspace.words import short, tags_in_words
+from ..workspace.words import count_of, short, tags_in_words
 from . import hook
 from .collect import make_job, outputs_of, seal
 from .dry_run import told
@@ -211,7 +211,7 @@ class experiment:
             time.sleep(SECOND_THOUGHT)
         except KeyboardInterrupt:
             cancelled = self.monitor.cancel()
-            self.monitor.say(f"\ncancelled {cancelled} job(s)")
+            self.monitor.say(f"\ncancelled {count_of(range(cancelled))}")
 
     def _send_or_stop(self) -> None:
         try:

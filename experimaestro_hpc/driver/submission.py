@@ -13,7 +13,7 @@ from ..agent.adopt import adopt
 from ..agent.environments import is_builder
 from ..errors import SubmissionError
 from ..runtime.files import write_json
-from ..workspace.words import count_of, short
+from ..workspace.words import count_of, first_line, short
 from .building import build, note
 from .former import find_former
 from .jobs import Job, JobMaker
@@ -141,8 +141,8 @@ class Submission:
             ("held", "not submitted yet", "they follow when others end"),
         ):
             if answer[later]:
-                words = next(iter(answer[later].values()))
-                monitor.say(f"  {len(answer[later])} job(s) {what}: {words}; {goes_on}")
+                words = first_line(next(iter(answer[later].values())))
+                monitor.say(f"  {count_of(answer[later])} {what}: {words}; {goes_on}")
         refused: dict[str, str] = answer["refused"]
         if refused and not answer["natives"] and not answer["held"] and not plan.attach:
             pull(session, refused)
@@ -150,10 +150,10 @@ class Submission:
             raise SubmissionErrorForAll(
                 words,
                 where=f"launcher {session.launcher.name}",
-                hint=f"nothing was submitted; {len(refused)} job(s) were refused; check {session.launcher.path}",
+                hint=f"nothing was submitted: {count_of(refused)} refused; check {session.launcher.path}",
             )
         for job, words in refused.items():
-            monitor.say(f"  {short(job)} was refused: {words}")
+            monitor.say(f"  {short(job)} was refused: {first_line(words)}")
 
     def _adopt(self, states: Mapping[str, Any]) -> dict[str, Any]:
         """The states of jobs that were done under the names of deprecated classes or parameters."""

@@ -216,7 +216,7 @@ def test_what_was_never_submitted_is_looked_for_and_submitted_by_the_next_run(de
         words = f"{command}: error: {whose}: Unable to contact slurm controller (connect failure)"
         standins.set(command, f'echo "{words}" >&2; exit 1')
     ended = desk.run(*RUN, "--detach", "roots.py", "--", "work", "3").ok()
-    assert "3 job(s) without an answer: sbatch: " in ended.out, ended
+    assert "3 jobs without an answer: sbatch: " in ended.out, ended
     states = {job["state"] for job in desk.jobs().values()}
     assert states == {"unscheduled"}
     standins.clear()

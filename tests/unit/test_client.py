@@ -300,6 +300,26 @@ def test_a_connection_that_takes_its_time_is_worth_a_word(connect, gate, monkeyp
     assert capsys.readouterr().err == ""
 
 
+def test_an_answer_that_takes_its_time_is_worth_a_word(connect, gate, monkeypatch, capsys):
+    """Once: what a scheduler's trouble is, the answers say."""
+    client = connect()
+    client.hello()
+    agent = gate.channels[0].process.pid
+    tell = client._tell_slow_answer
+
+    def tell_and_go_on() -> None:
+        tell()
+        os.killpg(agent, signal.SIGCONT)
+
+    monkeypatch.setattr(client, "_tell_slow_answer", tell_and_go_on)
+    monkeypatch.setattr(client_module, "SLOW_ANSWER", 0.02)
+    for _ in range(2):
+        os.killpg(agent, signal.SIGSTOP)
+        assert client.call("survey", jobs=[])["states"] == {}
+    words = "still waiting for gate: its scheduler is slow to answer, or does not …\n"
+    assert capsys.readouterr().err == words
+
+
 # --- Which Python
 
 

@@ -440,7 +440,7 @@ def test_everything_is_refused(pair, monitor):
         round_of(pair, client, A, B, b="a").run(monitor)
     assert isinstance(caught.value, SubmissionError)
     assert caught.value.exit_status == 2
-    assert "nothing was submitted; 2 job(s) were refused" in caught.value.hint
+    assert "nothing was submitted: 2 jobs refused" in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_what_is_not_submitted_yet_is_told_and_is_no_error(pair, monitor, later,
     """Whoever watches the jobs goes on with it."""
     client = Client({A: "unscheduled", B: "unscheduled"}, {later: {A: "the reason", B: "its parent"}})
     round_of(pair, client, A, B, b="a").run(monitor)
-    assert f"  2 job(s) {words}: the reason; {goes_on}\n" in said(monitor)
+    assert f"  2 jobs {words}: the reason; {goes_on}\n" in said(monitor)
 
 
 def test_an_array_is_not_larger_than_the_cluster_allows(pair, monitor):
