@@ -9,6 +9,7 @@ from typing import Any
 
 from ..agent.layout import Layout
 from ..errors import WorkspaceError
+from .words import short
 
 View = dict[str, Any]
 FINAL = ("done", "failed")
@@ -135,7 +136,8 @@ def resolve(views: Iterable[View], wanted: Sequence[str]) -> list[View]:
         if not fits:
             raise WorkspaceError(f"no job begins with {prefix!r}", hint="see: xpm-hpc jobs")
         if len(fits) > 1:
-            listed = "\n".join(one["id"] for one in fits[:10])
+            are_short = len({short(one["id"]) for one in fits}) == len(fits)
+            listed = "\n".join(short(one["id"]) if are_short else one["id"] for one in fits[:10])
             raise WorkspaceError(f"{len(fits)} jobs begin with {prefix!r}", hint=f"give more of one of:\n{listed}")
         found[fits[0]["id"]] = fits[0]
     return list(found.values())
