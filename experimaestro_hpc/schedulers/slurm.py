@@ -5,6 +5,7 @@ What they are asked is made in :mod:`.slurm_request`, and what they print is rea
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -33,29 +34,51 @@ from .slurm_request import amounts, directive, options_of, ranges
 #: ids on one command line; sites wrap sacct and limit its line
 _CHUNK = 500
 
-#: sbatch said no, and would say no again
-_FOR_GOOD = (
-    "invalid",
-    "not available",
-    "can not be satisfied",
-    "cannot be satisfied",
-    "unrecognized",
-    "not permitted",
-    "unknown",
-    "unable to open",
-    "does not exist",
-    "access denied",
-    "not supported",
-    "unsupported",
-    "must be",
-    "too long",
-    "dependency problem",
-    "violates accounting/qos policy",
+#: what ended a submission, in the words of the controller or of the way to it
+_FAILED = re.compile(r"submission failed: (.*)")
+#: sbatch has not asked: an option, the script or a site's filter is in the way; it then ends with one of these
+_UNASKED = re.compile(r"(?m)^\S*sbatch\S*: (error: |fatal: |.*\boption\b)")
+_UNASKED_CODES = (1, 255)
+#: there are enough jobs: later there is room
+_NO_ROOM = re.compile(
+    "Submit(Job|Jobs)|MaxSubmit|MaxJobCount|temporarily unable to accept job|Resource temporarily unavailable|"
+    "job queue full|Unable to create job record"
 )
-#: sbatch said that there are enough jobs: later there is room
-_NO_ROOM = r"Submit(Job|Jobs)|MaxSubmit|MaxJobCount|temporarily unable to accept job"
 #: sbatch did not get as far as to ask
-_NOT_REACHED = re.compile(r"Unable to contact slurm controller|[Cc]onnection refused|Munge encode failed")
+_NOT_REACHED = re.compile(r"submission failed: .*(connect failure|[Cc]onnection refused)|error: Munge encode failed")
+#: no word about the job: the request or the reply may be lost, or the controller or its host is in trouble
+_NO_ANSWER = re.compile(
+    r"(?i)timed out|timeout|zero bytes|contact slurm|\bconnect(ion|ed)?\b|communication|\bmessage\b|\bsocket\b|protocol"
+    r"|authenti|munge|credential|incompatible versions|version number|an address|file descriptor|header lengths"
+    r"|would block|rate limit|shutting down|standby|no error|\bsuccess|nodes are busy|submissions disabled"
+    r"|error writing|database|configuration (source|file)|slurm\.conf|fetch_config|\bDNS\b|shared librar"
+)
+#: the same in the words of the system under sbatch: all but those that come before anything is sent, and "no room"
+_SYSTEM = {os.strerror(one) for one in errno.errorcode.keys() - {errno.EINVAL, errno.EPERM, errno.EACCES, errno.EAGAIN}}
+
+
+def meaning(answer: Answer) -> Exception:
+    """What an sbatch means that gave no job id: a refusal for good or for now, or nothing.
+
+    A refusal is what says so: a job that is taken for refused, and runs, would run twice. But whatever the controller
+    says of a job is one, since sites have words of their own.
+
+    >>> meaning(Answer(1, "", "sbatch: error: Batch job submission failed: Invalid qos specification"))
+    SubmissionError('Batch job submission failed: Invalid qos specification')
+    """
+    words = complaint(answer.err) or f"sbatch ended with exit status {answer.code}"
+    failed = _FAILED.findall(answer.err)
+    # libslurm's own lines tell of the connection
+    told = [*failed[-1:], *re.findall(r"error: (slurm_.*)", answer.err)] if failed else answer.err.splitlines()
+    if answer.code > 0 and parse_submitted(answer.out) is None:
+        if any(_NO_ANSWER.search(line) for line in told) or (failed and failed[-1].strip() in _SYSTEM):
+            kind = NotReached if _NOT_REACHED.search(answer.err) else NoInformation
+            return kind(f"sbatch: {words}")
+        if _NO_ROOM.search(words):
+            return NoRoom(words.partition(";")[0])  # the limit's name; the rest is the same for all limits
+        if failed or (answer.code in _UNASKED_CODES and _UNASKED.search(answer.err)):
+            return SubmissionError(words, where="sbatch")
+    return NoInformation(f"sbatch: {words}")
 
 
 class Slurm(CommandScheduler):
@@ -132,13 +155,7 @@ class Slurm(CommandScheduler):
         native = parse_submitted(answer.out) if answer.code == 0 else None
         if native is not None:
             return self._elements(native, submission)
-        words = complaint(answer.err) or f"sbatch ended with exit status {answer.code}"
-        if answer.code and re.search(_NO_ROOM, words):
-            raise NoRoom(words.partition(";")[0])  # the limit's name; the rest is the same for all limits
-        if answer.code and any(word in words.lower() for word in _FOR_GOOD):
-            raise SubmissionError(words, where="sbatch")
-        kind = NotReached if answer.code and _NOT_REACHED.search(words) else NoInformation
-        raise kind(f"sbatch: {words}")
+        raise meaning(answer)
 
     def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
         if not native_ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import time
@@ -48,6 +49,16 @@ if __name__ == "__main__":
         Say(word="gpu").submit(launcher="nogpu")
         Say(word="memory").submit(resources="cpu(mem=900G)")
 """
+OWN_WORDS = (
+    REFUSED[: REFUSED.index("class Child")]
+    + """
+if __name__ == "__main__":
+    with experiment(sys.argv[1], "refused"):
+        Say(word="good").submit()
+        Say(word="rule").submit(launcher="norule")
+        Say(word="option").submit(launcher="nooption")
+"""
+)
 #: roots that end when the file `open` is there, not while slurmctld is away: Slurm would hear of it minutes later
 WAITING = TWENTY.replace(
     "        note(self.word)",
@@ -99,6 +110,37 @@ LEAKS = {
 }
 
 
+#: a site's own rule, in its own words; Slurm calls this "Unspecified error"
+RULE = """
+function slurm_job_submit(job, partitions, user)
+    if string.find(job.script, "the site says no") then
+        slurm.log_user("You must specify a project, see https://example.org/projects")
+        return slurm.ERROR
+    end
+    return slurm.SUCCESS
+end
+function slurm_job_modify(job, record, partitions, user)
+    return slurm.SUCCESS
+end
+"""
+
+
+@contextlib.contextmanager
+def configured(rig, change):
+    """Slurm with another slurm.conf while the block runs."""
+    path = rig.root / "etc/slurm/slurm.conf"
+    text = path.read_text()
+    try:
+        path.write_text(change(text))
+        rig.stop("slurmctld")
+        rig.start("slurmctld")
+        yield
+    finally:
+        path.write_text(text)
+        rig.stop("slurmctld")
+        rig.start("slurmctld")
+
+
 def test_more_jobs_than_the_qos_lets_a_user_submit(desk):
     """Two may be submitted at once: the others wait for a slot, and are told to."""
     desk.write("roots.py", ROOTS)
@@ -123,18 +165,9 @@ def test_what_is_held_goes_on_with_nobody_watching(desk):
 
 
 def test_more_tasks_than_an_array_may_have(desk, standins):
-    path = desk.rig.root / "etc/slurm/slurm.conf"
-    text = path.read_text()
     desk.write("twenty.py", TWENTY)
-    try:
-        path.write_text(re.sub(r"(?m)^MaxArraySize=.*$", "MaxArraySize=4", text))
-        desk.rig.stop("slurmctld")
-        desk.rig.start("slurmctld")
+    with configured(desk.rig, lambda text: re.sub(r"(?m)^MaxArraySize=.*$", "MaxArraySize=4", text)):
         ended = desk.run(*RUN, "twenty.py", "--", "work").ok()
-    finally:
-        path.write_text(text)
-        desk.rig.stop("slurmctld")
-        desk.rig.start("slurmctld")
     assert "experiment twenty: 20 done\n" in ended.out
     assert runs(desk.there) == WORDS
     assert standins.calls()["sbatch"] == 3 + 3 + 1
@@ -164,6 +197,30 @@ def test_what_slurm_refuses_for_good_fails_that_task_only(desk):
     assert "Memory specification can not be satisfied" in jobs["memory"]["message"]
     assert "refused" in jobs["child of partition"]["message"]
     assert "refused.say" in jobs["child of partition"]["message"]
+
+
+def test_what_a_site_refuses_in_its_own_words_and_what_sbatch_refuses_itself(desk, standins):
+    """Neither is asked again, nor looked for: it is no lost reply."""
+    rule = desk.rig.root / "etc/slurm/job_submit.lua"
+    desk.write("refused.py", OWN_WORDS)
+    desk.launcher("nooption", host="mycluster", more='[defaults]\nnonsense = "1"\n')
+    desk.launcher("norule", host="mycluster", more='[defaults]\nmail-user = "the site says no"\n')
+    rule.write_text(RULE)
+    try:
+        with configured(desk.rig, lambda text: f"{text}\nJobSubmitPlugins=lua\n"):
+            ended = desk.run(*RUN, "refused.py", "--", "work")
+    finally:
+        rule.unlink()
+    jobs = desk.jobs()
+    launch = ("failed", "launch")
+    assert {word: (job["state"], job["reason"]) for word, job in jobs.items()} == {
+        "good": ("done", None),
+        "rule": launch,
+        "option": launch,
+    }, ended
+    assert "You must specify a project" in jobs["rule"]["message"]
+    assert "nonsense" in jobs["option"]["message"]
+    assert standins.calls()["sbatch"] == 3
 
 
 def test_a_wrapper_that_prints_noise_and_the_name_of_a_cluster(desk, standins):

@@ -13,9 +13,9 @@ import pytest
 from experimaestro_hpc.errors import LauncherError, SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import command as command_module
-from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, Request, Status, Submission, job_name
-from experimaestro_hpc.schedulers.command import Commands, SharedText, clean_environment
-from experimaestro_hpc.schedulers.slurm import Slurm
+from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, NotReached, Request, Status, Submission, job_name
+from experimaestro_hpc.schedulers.command import Answer, Commands, SharedText, clean_environment
+from experimaestro_hpc.schedulers.slurm import Slurm, meaning
 from experimaestro_hpc.schedulers.slurm_answers import (
     ended_status,
     expand,
@@ -591,6 +591,27 @@ def test_submit_of_another_attempt_or_after_another_array(slurm, fake, changes, 
         ("Batch job submission failed: Invalid generic resource (gres) specification", True),
         ("unrecognized option '--nonsense'", True),
         ("Batch job submission failed: Job dependency problem", True),  # 26.05, of a job that it does not know
+        ("Batch job submission failed: Time limit specification required, but not provided", True),
+        ("Batch job submission failed: More processors requested than permitted", True),
+        ("Batch job submission failed: Access/permission denied", True),
+        ("Batch job submission failed: Error in job array dependency", True),
+        ("Batch job submission failed: Invalid node name specified", True),
+        ("Batch job submission failed: Slurm internal error, contact system administrator", True),
+        ("Batch job submission failed: Words of a Slurm to come", True),
+        # a job_submit plugin, which has words of its own, and a cli_filter
+        ("You must specify an account\nsbatch: error: Batch job submission failed: Unspecified error", True),
+        ("Please connect to login2 first\nsbatch: error: Batch job submission failed: Unspecified error", True),
+        ("lua: no more than a day\nsbatch: error: cli_filter plugin terminated with error", True),
+        # sbatch itself
+        (
+            "Batch script contains DOS line breaks (\\r\\n)\n"
+            "sbatch: error: instead of expected UNIX line breaks (\\n).",
+            True,
+        ),
+        ("Batch script is empty!", True),
+        ("This does not look like a batch script.  The first", True),
+        ("Invalid directive found in batch script: --nonsense", True),
+        ("Invalid --time specification", True),
         ("Unable to open file /w/job.sh", True),
         # busy, or full: they say nothing about the job
         ("Batch job submission failed: Socket timed out on send/recv operation", False),
@@ -598,6 +619,40 @@ def test_submit_of_another_attempt_or_after_another_array(slurm, fake, changes, 
         ("Batch job submission failed: Unexpected message received", False),
         ("Batch job submission failed: Zero Bytes were transmitted or received", False),
         ("Batch job submission failed: Protocol authentication error", False),
+        ("Batch job submission failed: Message receive failure", False),
+        ("Batch job submission failed: Header lengths are longer than data received", False),
+        ("Batch job submission failed: Insane message length", False),
+        ("Batch job submission failed: Invalid authentication credential", False),
+        ("Batch job submission failed: Incompatible versions of client and server code", False),
+        ("Batch job submission failed: Slurm backup controller in standby mode", False),
+        ("Batch job submission failed: Controller is in standby mode, try a different controller", False),
+        ("Batch job submission failed: Rate limit exceeded, please retry later", False),
+        ("Batch job submission failed: Requested nodes are busy", False),
+        ("Batch job submission failed: System submissions disabled", False),
+        ("Batch job submission failed: I/O error writing script/environment to file", False),
+        ("Batch job submission failed: Unable to connect to database", False),
+        ("Batch job submission failed: No error", False),
+        ("Batch job submission failed: Transport endpoint is not connected", False),
+        ("Batch job submission failed: Connection reset by peer", False),
+        ("Batch job submission failed: Interrupted system call", False),
+        ("Batch job submission failed: No route to host", False),
+        ("Batch job submission failed: Cannot allocate memory", False),
+        (
+            "slurm_receive_msg: Zero Bytes were transmitted or received\n"
+            "sbatch: error: Batch job submission failed: Unspecified error",
+            False,
+        ),
+        (
+            "resolve_ctls_from_dns_srv: res_nsearch error: Unknown host\nsbatch: fatal: Could not establish a "
+            "configuration source",
+            False,
+        ),
+        # it was full at first, and then the reply was lost
+        (
+            "Slurm temporarily unable to accept job, sleeping and retrying\n"
+            "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
+            False,
+        ),
         # a limit on its size or its time: it will not get smaller
         (f"Batch job submission failed: {POLICY}", True),
         (f"QOSMaxCpuPerJobLimit\nsbatch: error: Batch job submission failed: {POLICY}", True),
@@ -614,6 +669,55 @@ def test_refusals(slurm, fake, words, for_good):
 
 
 @pytest.mark.parametrize(
+    ("words", "not_reached"),
+    [
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)", True),
+        ("sbatch: error: Batch job submission failed: Connection refused", True),
+        (
+            "sbatch: error: Munge encode failed: Failed to access\nsbatch: error: Batch job submission failed: "
+            "Protocol authentication error",
+            True,
+        ),
+        # the controller may have read the request
+        ("sbatch: error: Batch job submission failed: Unable to contact slurm controller (receive failure)", False),
+        ("curl: Connection refused\nsbatch: error: Batch job submission failed: Socket timed out", False),
+    ],
+)
+def test_not_reached_is_what_was_not_asked(words, not_reached):
+    assert isinstance(meaning(Answer(1, "", words)), NotReached) == not_reached
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(-9, "", "sbatch: error: Batch job submission failed: Invalid qos specification"),  # killed
+        Answer(1, "17\n", "sbatch: error: something else"),  # it has an id
+        Answer(1, "", "Traceback (most recent call last):\nOSError: disk full"),  # a wrapper, before sbatch or after
+        Answer(1, "", "sbatch: Setting account to 99"),
+        Answer(137, "", "sbatch: error: something"),
+        Answer(127, "", "sbatch: error while loading shared libraries: libslurmfull.so: cannot open shared object"),
+    ],
+)
+def test_what_may_have_been_accepted_is_not_refused(answer):
+    assert type(meaning(answer)) is NoInformation
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "sbatch: unrecognized option '--nonsense'\nTry \"sbatch --help\" for more information",
+        "/opt/site/sbatch.real: unrecognized option '--nonsense'",
+        "sbatch: option '--mem' requires an argument",
+        "sbatch: fatal: Unable to open file /w/job.sh",
+        # a wrapper's own trouble says nothing of the job
+        "curl: (7) Connection timed out\nsbatch: error: Batch job submission failed: Invalid qos specification",
+    ],
+)
+def test_refusals_in_their_full_words(words):
+    assert {type(meaning(Answer(code, "", words))) for code in (1, 255)} == {SubmissionError}
+
+
+@pytest.mark.parametrize(
     "words",
     [
         f"QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: {POLICY}",
@@ -623,7 +727,12 @@ def test_refusals(slurm, fake, words, for_good):
         f"QOSMaxSubmitJobPerAccountLimit\nsbatch: error: Batch job submission failed: {POLICY}",
         "Slurm temporarily unable to accept job, sleeping and retrying",
         "Batch job submission failed: Slurm temporarily unable to accept job, sleeping and retrying",
+        "Slurm temporarily unable to accept job, sleeping and retrying\n"
+        "sbatch: error: Batch job submission failed: Resource temporarily unavailable",
+        "Slurm job queue full, sleeping and retrying\n"
+        "sbatch: error: Batch job submission failed: Unable to create job record, try again",
         "Batch job submission failed: Job count exceeds MaxJobCount",
+        "Batch job submission failed: MaxJobCount limit reached",
     ],
 )
 def test_there_is_no_room(slurm, fake, words):
