@@ -29,7 +29,7 @@ from .slurm_answers import (
     parse_submitted,
     read_accounting,
 )
-from .slurm_request import amounts, directive, options_of, ranges
+from .slurm_request import amounts, directive, exclude, options_of, ranges
 
 #: ids on one command line; sites wrap sacct and limit its line
 _CHUNK = 500
@@ -148,8 +148,9 @@ class Slurm(CommandScheduler):
             argv += [f"--{name}={value}" for name, value in amounts(submission.resources).items()]
         if submission.delay:
             argv.append(f"--begin=now+{round(submission.delay)}")
-        if submission.avoid:
-            argv.append(f"--exclude={','.join(submission.avoid)}")
+        avoid = exclude(submission.avoid, _text(submission.script)) if submission.avoid else ""
+        if avoid:
+            argv.append(f"--exclude={avoid}")
         answer = self.commands.run([*argv, submission.script])
         self.cache.forget()
         native = parse_submitted(answer.out) if answer.code == 0 else None
@@ -257,3 +258,11 @@ class Slurm(CommandScheduler):
     @staticmethod
     def _elements(native: str, submission: Submission) -> list[str]:
         return [f"{native}_{index}" for index in submission.indexes] if submission.indexes else [native]
+
+
+def _text(script: str) -> str:
+    """The text of a script; "" if it cannot be read, as sbatch will say."""
+    try:
+        return Path(script).read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return ""

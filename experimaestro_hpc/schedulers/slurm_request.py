@@ -101,6 +101,25 @@ def amounts(resources: Resources) -> dict[str, str]:
     return options
 
 
+def exclude(avoid: Sequence[str], script: str) -> str:
+    """The value of ``--exclude`` for nodes to leave out; "" if there is nothing to say.
+
+    What is said on the command line takes the place of what the script says, so that is said again. Where the script
+    names a file of nodes, nothing can be added to it.
+
+    :param avoid: nodes by the name that they have themselves, which may be longer than Slurm's
+    :param script: the text of the submission's script
+
+    >>> exclude(["node1.cluster.org"], "#SBATCH --exclude=node[7-9]")
+    'node[7-9],node1'
+    """
+    found = re.findall(r'(?m)^#SBATCH[ \t](?:.*[ \t])?(?:--exclude[= \t]|-x)[ \t]*("[^"\n]*"|\S+)', script)
+    said = [found[-1].strip('"')] if found else []
+    if "/" in "".join(said):
+        return ""
+    return ",".join([*said, *dict.fromkeys(one.partition(".")[0] for one in avoid)])
+
+
 def ranges(indexes: Sequence[int]) -> str:
     """``[0, 1, 2, 5]`` as Slurm writes it: ``0-2,5``."""
     spans: list[list[int]] = []

@@ -560,6 +560,7 @@ def test_submit(slurm, fake, indexes, dependencies, natives, more):
         ({"delay": 10.0}, ["--begin=now+10"]),
         ({"delay": 0.0, "avoid": []}, []),
         ({"avoid": ["node7", "node12"]}, ["--exclude=node7,node12"]),
+        ({"avoid": ["node7.cluster.org", "node7", "node8"]}, ["--exclude=node7,node8"]),
         (
             {"dependencies": ["5"], "resources": Resources.parse("duration=90s"), "delay": 20.4, "avoid": ["node7"]},
             [
@@ -578,6 +579,30 @@ def test_submit_of_another_attempt_or_after_another_array(slurm, fake, changes, 
     assert slurm.submit(one) == ([f"17_{index}" for index in one.indexes] or ["17"])
     (call,) = fake.calls
     assert call[5:-1] == more
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("#SBATCH --mem=4G", "node7"),
+        ("#SBATCH --exclude=node1", "node1,node7"),
+        ('#SBATCH --exclude="node[1-3], node5"', "node[1-3], node5,node7"),
+        ("#SBATCH --exclude node1", "node1,node7"),
+        ("#SBATCH -x node1", "node1,node7"),
+        ("#SBATCH -N 1 -xnode1 --mem=1G", "node1,node7"),
+        ("#SBATCH --exclude=node1\n#SBATCH --exclude=node2", "node2,node7"),
+        ("# --exclude=node1\n#SBATCH --exclusive\necho --exclude=node3", "node7"),
+        ("#SBATCH --exclude=/etc/bad-nodes", ""),
+    ],
+)
+def test_what_the_script_excludes_stays_excluded(slurm, fake, tmp_path, script, expected):
+    path = tmp_path / "job.sh"
+    path.write_text(f"#!/bin/bash\n{script}\ntrue\n")
+    fake.says("sbatch", "17\n")
+    slurm.submit(replace(submission(avoid=["node7.cluster.org"]), script=str(path)))
+    assert [one for one in fake.calls[0] if one.startswith("--exclude")] == (
+        [f"--exclude={expected}"] if expected else []
+    )
 
 
 @pytest.mark.parametrize(
