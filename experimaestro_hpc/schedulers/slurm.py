@@ -10,12 +10,12 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import SubmissionError
-from ..resources import ResourceError, Resources
+from ..resources import ResourceError, Resources, parse_duration, parse_memory
 from .base import NoInformation, NoRoom, NotReached, Request, Status, Submission
 from .command import Answer, Commands, CommandScheduler, SharedText
 from .pyslurm_query import Pyslurm
@@ -101,13 +101,10 @@ class Slurm(CommandScheduler):
 
     @classmethod
     def default_amounts(cls, options: Mapping[str, Any]) -> Resources:
-        duration, memory = options.get("time") or None, options.get("mem") or None
+        memory = options.get("mem")
         if isinstance(memory, int) or str(memory).isdigit():
             memory = f"{memory}M"  # Slurm's own unit
-        try:
-            return Resources(duration=duration and str(duration), memory=memory and str(memory))
-        except ResourceError:
-            return Resources()  # sbatch will say what is wrong
+        return Resources(duration=_read(parse_duration, options.get("time")), memory=_read(parse_memory, memory))
 
     def largest_array(self) -> int:
         try:
@@ -258,6 +255,14 @@ class Slurm(CommandScheduler):
     @staticmethod
     def _elements(native: str, submission: Submission) -> list[str]:
         return [f"{native}_{index}" for index in submission.indexes] if submission.indexes else [native]
+
+
+def _read(parse: Callable[[str], int], value: object) -> int | None:
+    """An amount; None for "UNLIMITED", for 0 (all memory), and for what sbatch will complain of."""
+    try:
+        return parse(str(value)) if value else None
+    except ResourceError:
+        return None
 
 
 def _text(script: str) -> str:

@@ -981,7 +981,12 @@ def test_explain(slurm, fake):
         ({"time": "02:00:00", "mem": "4G"}, "mem=4G & duration=2h"),
         ({"mem": 4096}, "mem=4G"),
         ({"mem": "512"}, "mem=512M"),
-        ({"time": "what?", "mem": "4G"}, "any"),
+        ({"time": "what?", "mem": "4G"}, "mem=4G"),
+        ({"time": "UNLIMITED", "mem": "4G"}, "mem=4G"),
+        ({"time": "02:00:00", "mem": "0"}, "duration=2h"),
+        ({"time": "02:00:00", "mem": 0}, "duration=2h"),
+        ({"time": "02:00:00", "mem": False}, "duration=2h"),
+        ({"time": False, "mem": "what?"}, "any"),
     ],
 )
 def test_default_amounts(options, expected):
