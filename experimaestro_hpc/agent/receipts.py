@@ -7,6 +7,7 @@ asked for the token, never for another submission. ``held``: it is to be submitt
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Sequence
@@ -94,6 +95,14 @@ class Receipt:
             held.note(layout, self.token)
         else:
             held.forget(layout, self.token)
+
+    def remove(self, layout: Layout) -> None:
+        """Nothing was submitted with it, and no job refers to it any more; what else is in its folder stays."""
+        folder = layout.batch(self.token)
+        held.forget(layout, self.token)
+        with contextlib.suppress(OSError):
+            (folder / "receipt.json").unlink()
+            folder.rmdir()
 
     def settle(self, layout: Layout, native_ids: list[str]) -> None:
         """Note the native ids, in the order of the jobs; those of which it is "" have not been submitted with it."""

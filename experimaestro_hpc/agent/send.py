@@ -68,6 +68,7 @@ class Sender:
             else:
                 ready[int(index)] = natives
         rest = dict(receipt.jobs)
+        parted: list[Receipt] = []
         for call in split(ready, self.scheduler.corresponds):
             pieces = _doubling(call.indexes) if cautious else [call.indexes]
             # a few are clearer one by one, in what the scheduler shows
@@ -83,6 +84,7 @@ class Sender:
                 try:
                     self._call(part, waits, call.corresponding)
                 except NoRoom as error:
+                    parted.append(part)
                     if len(indexes) > 1:  # fewer may fit
                         half = len(indexes) // 2
                         pieces[:0] = [indexes[:half], indexes[half:]]
@@ -91,6 +93,10 @@ class Sender:
                         waiting[str(indexes[0])] = self.full
         if waiting:
             self._hold(self._part(receipt, list(waiting), rest), waiting)
+        # their jobs are all with other receipts now; the receipt's own token may still stand for some
+        for one in [*parted, receipt]:
+            if not rest or one.token != receipt.token:
+                one.remove(self.layout)
 
     def _part(self, receipt: Receipt, indexes: list[str], rest: dict[str, str]) -> Receipt:
         """A receipt of its own for some of the elements; the last ones keep the token.

@@ -56,6 +56,11 @@ def whole(layout: Layout, jobs: list[str]) -> dict[str, Receipt]:
     return found
 
 
+def on_disk(layout: Layout) -> set[str]:
+    """The receipts that there are."""
+    return {path.parent.name for path in (layout.internal / "batches").glob("*/receipt.json")}
+
+
 def states(service: Service, *jobs: str) -> list[str]:
     found = service.watcher.states(jobs)
     return [found[job]["state"] for job in jobs]
@@ -139,10 +144,26 @@ def test_as_many_as_there_is_room_for(start, room):
     for token, receipt in receipts.items():
         assert receipt.state == ("submitted" if token in times_submitted(scheduler) else "held")
     assert set(times_submitted(scheduler).values()) <= {1}
+    assert on_disk(service.layout) == receipts.keys(), "those that had no room for all are gone"
+    assert (service.layout.batch("t1") / "array.sh").exists(), "all run the one script"
     assert states(service, *MANY).count("waiting") == 8 - room
     seen = service.watcher.states(MANY)
     held = [state["detail"] for state in seen.values() if state["state"] == "waiting"]
     assert set(held) <= {"waiting for a slot: QOSMaxSubmitJobPerUserLimit"}
+
+
+def test_what_was_held_leaves_no_receipts_that_no_job_refers_to(start):
+    """Whatever becomes of it: parts find room, and none do."""
+    service, scheduler = start()
+    scheduler.room = 2
+    send(service, group("t1", MANY))
+    for room in (0, 3, 0, 5):
+        service, scheduler = restart(service)
+        scheduler.room = room
+        service.tender.run(MANY, service.watcher.states(MANY))
+        assert on_disk(service.layout) == whole(service.layout, MANY).keys()
+    assert submitted_jobs(service, scheduler) == MANY
+    assert not list((service.layout.internal / "held").iterdir())
 
 
 def test_nobody_knocks_again_when_there_is_no_room(start):
