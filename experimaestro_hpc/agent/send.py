@@ -1,7 +1,8 @@
 """Send receipts to the scheduler, parents first. In: receipts of jobs whose files are in place. Out: what became of it.
 
-Each ends as submitted, refused, held (no room, or a parent that is not submitted yet) or unknown (no clear answer).
-The submission lock must be held.
+Each ends as submitted, refused, held (no room, a scheduler that is away, or a parent that is not submitted yet) or
+unknown (no clear answer). After one that did not reach the scheduler the others are held: each would take minutes to
+find out the same, under the submission lock, which must be held.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .watch import Watcher
 #: seconds before a submission without a clear answer is looked for, and then tried again; after these it is left
 #: to whoever watches the jobs
 PAUSES = (1.0, 3.0)
+#: why jobs are held, to begin with
+NO_ROOM = "waiting for a slot"
 #: dependencies up to which each is named by itself; thousands do not fit on a command line
 FEW = 100
 
@@ -35,6 +38,8 @@ class Sender:
     :param states: of all jobs concerned and their parents
     :ivar held: by job id, why it is not submitted yet
     :ivar unknown: by job id, the scheduler's words where it is not clear whether it took the job
+    :ivar closed: why nothing more can be submitted now; "" while it can
+    :ivar is_away: that is because the scheduler does not answer
     """
 
     def __init__(
@@ -48,7 +53,8 @@ class Sender:
         self.refused: dict[str, str] = {}
         self.held: dict[str, str] = {}
         self.unknown: dict[str, str] = {}
-        self.full = ""
+        self.closed = ""
+        self.is_away = False
 
     def send(self, receipt: Receipt, cautious: bool = False) -> None:
         """Submit the jobs of ``receipt``, in as few calls as their parents allow.
@@ -77,8 +83,8 @@ class Sender:
                 waits = shortened(call.dependencies, self._sizes(waits) if self.scheduler.corresponds else {})
             while pieces:
                 indexes = pieces.pop(0)
-                if self.full:
-                    waiting.update({str(index): self.full for index in indexes})
+                if self.closed:
+                    waiting.update({str(index): self.closed for index in indexes})
                     continue
                 part = self._part(receipt, [str(index) for index in indexes], rest)
                 try:
@@ -89,8 +95,8 @@ class Sender:
                         half = len(indexes) // 2
                         pieces[:0] = [indexes[:half], indexes[half:]]
                     else:
-                        self.full = f"waiting for a slot: {error}"
-                        waiting[str(indexes[0])] = self.full
+                        self.closed = f"{NO_ROOM}: {error}"
+                        waiting[str(indexes[0])] = self.closed
         if waiting:
             self._hold(self._part(receipt, list(waiting), rest), waiting)
         # their jobs are all with other receipts now; the receipt's own token may still stand for some
@@ -147,8 +153,10 @@ class Sender:
                         raise
                     time.sleep(pause * random.uniform(0.8, 1.2))
                     native_ids = look_up(self.layout, self.scheduler, receipt)
-                except NoInformation:  # the receipt stays: whoever comes next looks for the job first
+                except NoInformation as last:  # the receipt stays: whoever comes next looks for the job first
                     self.unknown.update(dict.fromkeys(receipt.jobs.values(), str(error)))
+                    if last is not error or isinstance(error, NotReached):
+                        self.is_away, self.closed = True, f"{self.scheduler.name} does not answer: {error}"
                     return
             if native_ids is not None:
                 rest = self.settle(receipt, native_ids)
@@ -200,7 +208,7 @@ class Sender:
         if state == {"state": "unscheduled"} and parent not in self.held and parent not in self.unknown:
             raise _ParentFailed(f"its parent {parent} is neither done nor submitted")
         if parent in self.held or parent in self.unknown or not state.get("native_id"):
-            raise _ParentWaits(self.full or f"its parent {parent} is not submitted yet")
+            raise _ParentWaits(self.closed or f"its parent {parent} is not submitted yet")
         return str(state["native_id"])
 
     def _sizes(self, natives: Iterable[str]) -> dict[str, int]:

@@ -20,7 +20,7 @@ from ..schedulers.base import NoInformation, Scheduler, job_name
 from .layout import Layout
 from .receipts import Receipt, look_up, read_receipt
 from .retry import Attempt, next_attempt
-from .send import Sender
+from .send import NO_ROOM, Sender
 from .submit import start_attempt, submission_lock
 from .watch import State, Watcher
 
@@ -111,6 +111,9 @@ class Tender:
                     break
                 self.watcher.receipts.pop(known.token, None)
                 touched += known.jobs.values()
+                if sender.is_away:  # the others stay as they are: nobody would answer about them either
+                    self.watcher.trouble = sender.closed
+                    break
         progressed = bool(sender.natives)
         self.pause = FIRST_PAUSE if progressed else min(self.pause * 2, LONGEST_PAUSE)
         self.next_try = time.monotonic() + self.pause * random.uniform(0.8, 1.2)
@@ -130,7 +133,7 @@ class Tender:
             if self.layout.record(job).get("batch") == receipt.token and self.layout.marker(job) is None
         }
         if receipt.jobs:
-            sender.send(receipt, cautious=receipt.state == "held")
+            sender.send(receipt, cautious=receipt.state == "held" and receipt.words.startswith(NO_ROOM))
 
     def _may_retry(self, job: str, state: Mapping[str, Any]) -> bool:
         if state.get("state") != "failed":

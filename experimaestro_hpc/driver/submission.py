@@ -138,7 +138,7 @@ class Submission:
             forget_ends(session, [job for later in ("natives", "held", "unknown") for job in answer[later]])
         for later, what, goes_on in (
             ("unknown", "without an answer", "this goes on while somebody watches them"),
-            ("held", "not submitted yet", "they follow when others end"),
+            ("held", "not submitted yet", "they follow these" if answer["unknown"] else "they follow when others end"),
         ):
             if answer[later]:
                 words = first_line(next(iter(answer[later].values())))

@@ -266,12 +266,31 @@ def test_slurmctld_is_away_while_jobs_are_submitted_and_watched(desk, standins):
     wait_for(lambda: sum(submitted(desk).values()) == 20, "sacct to know all jobs")
 
 
-def test_what_was_never_submitted_is_looked_for_and_submitted_by_the_next_run(desk, standins):
-    """Nobody watches any more when the controller comes back. (The real commands take two minutes to say this.)"""
-    desk.write("roots.py", ROOTS)
+def test_one_call_finds_out_that_the_controller_is_away(desk, standins):
+    """The others are not tried, each for minutes under the lock, but held; whoever comes next submits them."""
+    desk.write("roots.py", ROOTS.replace(".submit()", '.submit(resources=f"duration={n + 1}m")'))
+    away(standins)
+    ended = desk.run(*RUN, "--detach", "roots.py", "--", "work", "5").ok()
+    assert "1 job without an answer: sbatch: " in ended.out, ended
+    assert "4 jobs not submitted yet: slurm does not answer: sbatch: " in ended.out, ended
+    assert standins.calls()["sbatch"] == 1
+    standins.clear()
+    assert "experiment roots: 5 done\n" in desk.run(*RUN, "roots.py", "--", "work", "5").ok().out
+    assert runs(desk.there) == [f"root-{n}" for n in range(5)]
+    wait_for(lambda: sum(submitted(desk).values()) == 5, "sacct to know all jobs")
+
+
+def away(standins):
+    """The controller is. (The real commands take two minutes to say this.)"""
     for command, whose in (("sbatch", "Batch job submission failed"), ("squeue", "slurm_load_jobs error")):
         words = f"{command}: error: {whose}: Unable to contact slurm controller (connect failure)"
         standins.set(command, f'echo "{words}" >&2; exit 1')
+
+
+def test_what_was_never_submitted_is_looked_for_and_submitted_by_the_next_run(desk, standins):
+    """Nobody watches any more when the controller comes back."""
+    desk.write("roots.py", ROOTS)
+    away(standins)
     ended = desk.run(*RUN, "--detach", "roots.py", "--", "work", "3").ok()
     assert "3 jobs without an answer: sbatch: " in ended.out, ended
     states = {job["state"] for job in desk.jobs().values()}

@@ -16,7 +16,7 @@ from experimaestro_hpc.agent.receipts import read_receipt
 from experimaestro_hpc.agent.service import Service
 from experimaestro_hpc.driver.mirror import pack
 from experimaestro_hpc.errors import SubmissionError
-from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, Request, Scheduler, Status, Submission
+from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, NotReached, Request, Scheduler, Status, Submission
 
 A, B, C, D = (f"test.{name}/{name * 8}" for name in "abcd")
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
@@ -62,6 +62,8 @@ class StandIn(Scheduler):
             raise NoRoom("QOSMaxSubmitJobPerUserLimit")
         if self.room is not None:
             self.room -= size
+        if what == "not reached":
+            raise NotReached("sbatch: Batch job submission failed: Unable to contact slurm controller")
         if what == "refuse":
             raise SubmissionError("Invalid partition name specified", where="sbatch")
         if what == "die before":

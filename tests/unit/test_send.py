@@ -229,6 +229,38 @@ def test_an_array_without_an_answer_is_kept_whole(start):
     assert (receipt.token, receipt.state) == ("t1", "submitting")
 
 
+AWAY = ["not reached"] * 3
+
+
+@pytest.mark.parametrize("how", ["deaf", "not reached"])
+def test_nobody_knocks_again_at_a_scheduler_that_is_away(start, how):
+    """One finds out, and may have been taken; the others were never sent, and go later, each array whole."""
+    service, scheduler = start()
+    scheduler.script = AWAY if how == "not reached" else ["accept, and lose the reply"]
+    scheduler.is_deaf = how == "deaf"
+    pairs = dict(zip(SONS, ([one] for one in MANY), strict=True))
+    singles = [group(f"u{number}", [job]) for number, job in enumerate([A, B, C, D])]
+    answer = send(service, *singles, group("t1", MANY), group("t2", SONS, pairs))
+    assert (len(scheduler.submissions), scheduler.looked_for) == ((1, ["u0"]) if how == "deaf" else (3, ["u0"] * 2))
+    assert (answer["unknown"].keys(), answer["natives"]) == ({A}, {})
+    assert answer["held"].keys() == {B, C, D, *MANY, *SONS}
+    (words,) = set(answer["held"].values())
+    assert words.startswith("standin does not answer: sbatch: ")
+    assert [read_receipt(service.layout, f"u{number}").state for number in range(4)] == ["submitting", *["held"] * 3]
+    service, scheduler = start()
+    service.watch([A, B, C, D, *MANY, *SONS], {}, 0.0)
+    assert submitted_jobs(service, scheduler) == sorted([A, B, C, D, *MANY, *SONS])
+    assert [one.token for one in scheduler.submissions if one.indexes] == ["t1", "t2"]
+
+
+def test_the_next_group_is_tried_where_the_scheduler_answers_that_it_has_no_such_job(start):
+    """What is wrong may be wrong with that one alone."""
+    service, scheduler = start()
+    scheduler.script = ["lose"] * 3
+    answer = send(service, group("t1", [A]), group("t2", [B]))
+    assert (answer["unknown"].keys(), answer["natives"]) == ({A}, {B: "t2"})
+
+
 # --- Refused
 
 
@@ -261,6 +293,27 @@ JOBS = [A, *MANY[:4], *SONS[:3]]
 
 def of_run(name: str) -> list[dict[str, Any]]:
     return [group(f"{name}1", [A]), group(f"{name}2", MANY[:4]), group(f"{name}3", SONS[:3], NEEDS)]
+
+
+def test_died_anywhere_while_the_scheduler_is_away(start, tmp_path, deaths):
+    """The first may have been taken; none of the others was sent."""
+    for number, service in enumerate(numbered_workspaces(tmp_path)):
+        scheduler = service.scheduler
+        scheduler.script, scheduler.is_deaf = ["accept, and lose the reply"], True  # type: ignore[attr-defined]
+        deaths.left = number
+        try:
+            send(service, *of_run("x"))
+            through = True
+        except Crash:
+            through = False
+        deaths.left = float("inf")
+        service, scheduler = restart(service)
+        assert send(service, *of_run("y"), token="again")["refused"] == {}
+        service.watch(JOBS, {}, 0.0)
+        assert submitted_jobs(service, scheduler) == sorted(JOBS), f"died at step {number}"
+        if through:
+            break
+    assert number > 10
 
 
 @pytest.mark.parametrize("room", [None, 3], ids=["room", "little room"])

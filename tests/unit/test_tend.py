@@ -221,6 +221,36 @@ def test_nothing_is_submitted_while_nobody_answers(start, clock):
     assert submitted_jobs(service, scheduler) == [A]
 
 
+def test_who_watches_stops_after_the_first_that_is_not_reached(start, clock):
+    service, scheduler = start()
+    scheduler.room = 0
+    send(service, *(group(f"t{number}", [job]) for number, job in enumerate(MANY)))
+    service, scheduler = start()
+    scheduler.script = ["not reached"] * 3
+    answer = service.watch(MANY, {}, 0.0)
+    assert {one.token for one in scheduler.submissions} == {"t0"}
+    assert answer["trouble"].startswith("standin does not answer: ")
+    states = {job: answer["states"][job] for job in MANY}
+    assert told(states) == ["unscheduled", *["waiting"] * 7]
+    clock.now += 2 * LONGEST_PAUSE
+    assert told(watch(service, *MANY)) == ["queued"] * 8
+    assert submitted_jobs(service, scheduler) == MANY
+
+
+def test_new_attempts_of_many_knock_once_at_a_scheduler_that_is_away(start, clock):
+    service, scheduler = start()
+    send(service, group("t1", MANY), **policy(1))
+    for job in MANY:
+        ends(service, job)
+    scheduler.script, scheduler.is_deaf = ["accept, and lose the reply"], True
+    watch(service, *MANY)
+    assert len(scheduler.submissions) == 2
+    scheduler.is_deaf = False
+    clock.now += 2 * LONGEST_PAUSE
+    assert told(watch(service, *MANY)) == ["queued"] * 8
+    assert submitted_jobs(service, scheduler) == sorted(MANY * 2)
+
+
 # --- New attempts
 
 
