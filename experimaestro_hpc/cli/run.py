@@ -63,7 +63,7 @@ def run_script(path: Path, argv: list[str]) -> None:
     """
     path = path.resolve()
     try:
-        code = compile(path.read_bytes(), str(path), "exec")
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise XpmError(f"the script cannot be run: {error}", where=f"{path}{line}") from error

@@ -139,10 +139,10 @@ def bytes_of(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> int:
     """Bring back what is new of job A; how many bytes came."""
     read: list[int] = []
 
-    def counted(stream: Any, *rest: Any) -> list[str]:
+    def counted(stream: Any, *rest: Any, **more: Any) -> list[str]:
         data = stream.read()
         read.append(len(data))
-        return unpack(io.BytesIO(data), *rest)
+        return unpack(io.BytesIO(data), *rest, **more)
 
     monkeypatch.setattr("experimaestro_hpc.driver.mirror.unpack", counted)
     pull(pair.session, [A])
