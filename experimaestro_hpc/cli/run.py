@@ -50,6 +50,8 @@ def command(
     xpm-hpc run --dry-run --scripts experiment.py
     xpm-hpc run --notify 'notify-send "$XPM_HPC_MESSAGE"' experiment.py
     """
+    if scripts and not dry_run:
+        raise click.UsageError("--scripts shows what --dry-run would submit: give both")
     if settings:
         os.environ[VARIABLE] = json.dumps(settings)
     run_options.set(RunOptions(launcher, workdir, detach, dry_run, scripts, notify, quiet, settings))
