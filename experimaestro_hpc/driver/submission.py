@@ -136,9 +136,9 @@ class Submission:
         if not session.is_here:
             attached = {f"jobs/{job}/" for job in answer["attached"] if session.layout.record(job)}
             write_here(session, {name: text for name, text in own.items() if not name.startswith(tuple(attached))})
+            forget_ends(session, [job for later in ("natives", "held", "unknown") for job in answer[later]])
             for job, native in answer["natives"].items():
                 self._note_native(job, native)
-            forget_ends(session, [job for later in ("natives", "held", "unknown") for job in answer[later]])
         for later, what, goes_on in (
             ("unknown", "without an answer", "this goes on while somebody watches them"),
             ("held", "not submitted yet", "they follow when others end"),
