@@ -120,7 +120,7 @@ class Submission:
         session = self.session
         files, groups = self._files(plan)
         own = {name: text for name, text in files.items() if name.startswith("jobs/")}
-        new = () if session.is_here else self._note_launcher(own, plan.submitted)
+        new = set() if session.is_here else self._note_launcher(own, plan.submitted)
         with_code = with_code and not send_code(session, self.maker.snapshot)
         body, size = pack(files, self.maker.snapshot if with_code else None)
         with body:
@@ -133,8 +133,8 @@ class Submission:
                 size=size,
             )
         if not session.is_here:
-            there = (*new, *(f"jobs/{job}/" for job in answer["attached"] if session.layout.record(job)))
-            write_here(session, {name: text for name, text in own.items() if not name.startswith(there)})
+            there = new | {f"jobs/{job}" for job in answer["attached"] if session.layout.record(job)}
+            write_here(session, {name: text for name, text in own.items() if name.rpartition("/")[0] not in there})
             forget_ends(session, [job for later in ("natives", "held", "unknown") for job in answer[later]])
             for job, native in answer["natives"].items():
                 self._note_native(job, native)
@@ -157,14 +157,14 @@ class Submission:
         for job, words in refused.items():
             monitor.say(f"  {short(job)} was refused: {first_line(words)}")
 
-    def _note_launcher(self, files: Mapping[str, str], jobs: Sequence[str]) -> tuple[str, ...]:
+    def _note_launcher(self, files: Mapping[str, str], jobs: Sequence[str]) -> set[str]:
         """Note here who gets the jobs before they are sent: when the answer is lost, it is known whom to ask.
 
         :returns: the folders of those that somebody else had before, or nobody
         """
         layout, place = self.session.layout, place_of(self.session.launcher)
-        new = tuple(f"jobs/{job}/" for job in jobs if layout.record(job).get("launcher") != place)
-        write_here(self.session, {name: text for name, text in files.items() if name.startswith(new)})
+        new = {f"jobs/{job}" for job in jobs if layout.record(job).get("launcher") != place}
+        write_here(self.session, {name: text for name, text in files.items() if name.rpartition("/")[0] in new})
         for job in jobs:
             Path(f"{layout.stem(job)}.failed").unlink(missing_ok=True)  # its end is open again
         return new
