@@ -33,15 +33,20 @@ def forget(layout: Layout, token: str) -> None:
 
 
 def noted(layout: Layout) -> dict[str, Path]:
-    """The note of each submission that is held, by its token."""
+    """The note of each submission that is held, by its token; other users' are for their own jobs."""
     folder = layout.internal / "held"
     try:
-        return {token: folder / token for token in sorted(os.listdir(folder))}
+        notes = {token: folder / token for token in sorted(os.listdir(folder))}
     except OSError:
         return {}
+    return {token: path for token, path in notes.items() if os.path.isfile(path) and os.access(path, os.R_OK)}
 
 
 def environment(layout: Layout) -> dict[str, str] | None:
     """The environment in the first note that can be read."""
-    found = (read_json(str(path)) for path in noted(layout).values())
-    return next(filter(None, found), None)
+    for path in noted(layout).values():
+        with contextlib.suppress(OSError):
+            found = read_json(str(path))
+            if found:
+                return found
+    return None
