@@ -15,6 +15,7 @@ from typing import Any
 
 from ..runtime.files import read_json, write_json
 from ..schedulers.base import Scheduler, job_name
+from .adopt import make_directory
 from .layout import Layout
 from .receipts import Receipt, look_up, read_receipt
 from .send import Sender
@@ -104,7 +105,7 @@ class Submitter:
                 file.replace(target / file.name)
         for job in receipt.jobs.values():
             source, target = self.incoming / "jobs" / job, self.layout.job(job)
-            target.mkdir(parents=True, exist_ok=True)
+            make_directory(target)
             record = read_json(str(source / "job.json")) or {}
             for name in ("params.json", "job.sh"):
                 os.replace(source / name, target / name)
