@@ -137,7 +137,7 @@ def test_a_single_one_left_of_an_array_is_still_an_element(start):
 
 
 def test_a_former_result_that_was_removed_leaves_its_new_name_free(start):
-    service, scheduler = start()
+    service, _ = start()
     done = service.layout.job(C)
     done.mkdir(parents=True)
     Path(f"{service.layout.stem(C)}.done").write_text("{}")
