@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -15,7 +16,7 @@ from standin import A, B, C, D, StandIn, Start, agents, group, send, submitted_j
 from experimaestro_hpc.agent import after
 from experimaestro_hpc.agent import send as send_module
 from experimaestro_hpc.agent import service as service_module
-from experimaestro_hpc.agent.held import noted
+from experimaestro_hpc.agent.held import environment, note, noted
 from experimaestro_hpc.driver.ship import build, install
 
 
@@ -60,6 +61,40 @@ def test_what_is_held_has_a_note_for_its_owner(start, monkeypatch):
     path = service.layout.internal / "held" / "t2"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert json.loads(path.read_text())["SITE"] == "of the submission"
+    monkeypatch.setenv("SITE", "of who tries it again")
+    note(service.layout, "t2")
+    assert json.loads(path.read_text())["SITE"] == "of the submission"
+
+
+def test_a_note_is_there_when_it_is_whole(start, monkeypatch):
+    service, scheduler = start()
+    scheduler.room = 0
+    path = service.layout.internal / "held" / "t1"
+    write = os.write
+
+    def full(handle: int, data: bytes) -> int:
+        if str(Path(f"/proc/self/fd/{handle}").readlink()).startswith(str(path)):
+            modes.append(stat.S_IMODE(os.fstat(handle).st_mode))
+            assert noted(service.layout) == {}
+            write(handle, data[:7])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, data)
+
+    modes: list[int] = []
+    monkeypatch.setattr(os, "write", full)
+    send(service, group("t1", [A]))
+    assert (modes, list(path.parent.iterdir())) == ([0o600], [])
+    monkeypatch.setattr(os, "write", write)
+    note(service.layout, "t1")
+    assert environment(service.layout) == dict(os.environ)
+
+
+def test_half_a_note_of_a_process_that_was_killed_is_none(start):
+    service, _ = start()
+    folder = service.layout.internal / "held"
+    folder.mkdir(parents=True)
+    (folder / "t1.7.7.tmp").write_text('{"PATH"')
+    assert noted(service.layout) == {}
 
 
 def test_it_is_submitted_when_there_is_room(start, rooms):
