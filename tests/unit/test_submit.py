@@ -158,7 +158,7 @@ def test_a_failed_job_is_submitted_again_without_what_it_left(start):
     assert states(service, A) == ["failed:exit"]
     assert send(service, group("t2", [A]), version="2", token="again")["natives"] == {A: "t2"}
     assert states(service, A) == ["queued:"]
-    record = {"id": A, "parents": [], "name": "a", "version": "2", "batch": "t2", "attempt": 2}
+    record = {"id": A, "parents": [], "name": "a", "version": "2", "batch": "t2", "attempt": 2, "earlier": 1}
     assert service.layout.record(A) == {**record, "attempts": [{"attempt": 1}]}
     names = ["a.out", "job.json", "job.sh", "output.bin", "params.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
