@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..agent.unpack import stays_inside
-from ..errors import XpmError
+from ..errors import WorkspaceError, XpmError
 
 #: bytes; more is data, not code
 MAX_SIZE = 100 << 20
@@ -65,9 +65,20 @@ def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
 
     :param leave_out: folders that are no code, such as the workspace
     :raises XpmError: the project is too large to be code
+    :raises WorkspaceError: a file of it has vanished, or cannot be read
     """
-    script = script.resolve()
-    top = _git(script.parent, "rev-parse", "--show-toplevel").strip()
+    try:
+        return _take(script.resolve(), leave_out)
+    except OSError as error:
+        raise WorkspaceError(
+            f"the project's code cannot be read: {error.strerror or error}",
+            where=str(error.filename or script),
+            hint="files that are no code can be listed in .xpmignore",
+        ) from error
+
+
+def _take(script: Path, leave_out: Iterable[Path]) -> Snapshot:
+    top = _git(script.parent, "rev-parse", "--show-toplevel").removesuffix("\n")
     root = Path(top) if top else script.parent
     names: set[str] = set()
     data: list[str] = []
