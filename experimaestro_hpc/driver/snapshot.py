@@ -143,12 +143,20 @@ def _files_beside(script: Path, data: list[str]) -> Iterator[str]:
                 yield path.name
             else:
                 data.append(path.name)
-        elif (path / "__init__.py").is_file():
+        elif _is_package(path):
             yield from _below(path, folder)
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if file and file.endswith(".py") and Path(file).is_relative_to(folder):
             yield Path(file).relative_to(folder).as_posix()
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether a folder is a package; one that this user may not enter is none of theirs."""
+    try:
+        return (folder / "__init__.py").is_file()
+    except PermissionError:
+        return False
 
 
 def _below(package: Path, folder: Path) -> Iterator[str]:
@@ -186,7 +194,7 @@ def _wanted(root: Path, names: Iterable[str], leave_out: list[Path]) -> Iterator
 
 def _ignored(root: Path) -> list[str]:
     try:
-        lines = (root / ".xpmignore").read_text(encoding="utf-8").splitlines()
+        lines = (root / ".xpmignore").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
         return []
     return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]

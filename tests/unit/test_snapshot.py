@@ -74,6 +74,27 @@ def test_a_file_that_vanishes_meanwhile(project, monkeypatch):
         take_snapshot(project / "main.py")
 
 
+def test_a_folder_of_another_user_beside_the_script(without_git, monkeypatch):
+    """As beside a script in ``/tmp``; root may enter them all, so it is told otherwise."""
+    write(without_git, "main.py", "theirs/__init__.py")
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path.parent.name == "theirs":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert names(take_snapshot(without_git / "main.py")) == ["main.py"]
+
+
+def test_xpmignore_of_names_that_are_no_text(without_git):
+    write(without_git, "main.py")
+    (without_git / os.fsdecode(b"\xff.txt")).touch()
+    (without_git / ".xpmignore").write_bytes(b"\xff.txt\n")
+    assert names(take_snapshot(without_git / "main.py")) == ["main.py"]
+
+
 def test_a_folder_in_the_place_of_a_file_of_ours(without_git):
     (without_git / ".xpmignore").mkdir()
     write(without_git, "main.py")
