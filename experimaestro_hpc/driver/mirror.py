@@ -76,7 +76,7 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
     def take(stream: Any) -> None:
         try:
             with shown(label) as progress:
-                taken.extend(unpack(stream, root, parts, progress, problems))
+                taken.extend(unpack(stream, root, parts, progress, problems, only=have))
         except OSError as error:
             what = f"the files of jobs cannot be written on this machine: {error.strerror or error}"
             raise WorkspaceError(what, where=str(error.filename or root)) from error

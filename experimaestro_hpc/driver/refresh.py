@@ -85,7 +85,7 @@ def forget_ends(session: Session, jobs: Iterable[str]) -> None:
     if session.is_here:
         return
     for job in jobs:
-        for ending in ("done", "failed"):
+        for ending in (*FINAL, "out", "err"):  # the logs of earlier attempts come back under names of their own
             Path(f"{session.layout.stem(job)}.{ending}").unlink(missing_ok=True)
         (session.layout.job(job) / "progress.json").unlink(missing_ok=True)
 

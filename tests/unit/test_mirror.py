@@ -20,6 +20,8 @@ from experimaestro_hpc.agent.unpack import unpack
 from experimaestro_hpc.config.objects import Task
 from experimaestro_hpc.driver import ship
 from experimaestro_hpc.driver.client_here import LocalClient
+from experimaestro_hpc.driver.elsewhere import staying
+from experimaestro_hpc.driver.jobs import place_of
 from experimaestro_hpc.driver.launcher import Connector, Launcher, Mirror
 from experimaestro_hpc.driver.mirror import pack, pull, write_here
 from experimaestro_hpc.driver.monitor import Monitor
@@ -139,10 +141,10 @@ def bytes_of(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> int:
     """Bring back what is new of job A; how many bytes came."""
     read: list[int] = []
 
-    def counted(stream: Any, *rest: Any) -> list[str]:
+    def counted(stream: Any, *rest: Any, **more: Any) -> list[str]:
         data = stream.read()
         read.append(len(data))
-        return unpack(io.BytesIO(data), *rest)
+        return unpack(io.BytesIO(data), *rest, **more)
 
     monkeypatch.setattr("experimaestro_hpc.driver.mirror.unpack", counted)
     pull(pair.session, [A])
@@ -390,16 +392,59 @@ def test_what_was_sent_is_here_too_and_nothing_is_left_of_an_earlier_attempt(pai
         path.write_text(content)
     client = Client({A: "failed"}, {"natives": {A: "17"}})
     round_of(pair, client, A).run(monitor)
-    assert pair.here(A).keys() == {"params.json", "job.json", "job.sh", "say.out"}
+    assert pair.here(A).keys() == {"params.json", "job.json", "job.sh"}
     assert pair.laptop.record(A)["native_id"] == "17"
+
+
+def test_who_gets_jobs_is_known_before_they_are_sent(pair, monitor):
+    """Otherwise a lost answer would leave nothing to ask anybody about, and the next launcher would get them too."""
+    (pair.laptop.job(A)).mkdir(parents=True)
+    (pair.laptop.job(A) / "say.failed").write_text("{}")
+    (pair.laptop.job(A) / "job.json").write_text('{"launcher": "another"}')
+
+    class Cut(Client):
+        def call(self, operation: str, **arguments: Any) -> Any:
+            if operation == "submit":
+                raise ConnectionFailed("the connection was lost", where="host gate")
+            return super().call(operation, **arguments)
+
+    with pytest.raises(ConnectionFailed):
+        round_of(pair, Cut({A: "failed", B: "unscheduled"}, {}), A, B).run(monitor)
+    assert pair.here(A).keys() == pair.here(B).keys() == {"params.json", "job.json", "job.sh"}
+
+
+@pytest.mark.parametrize(
+    ("state", "stays"),
+    [
+        ({"state": "queued"}, True),
+        ({"state": "done"}, True),
+        ({"state": "unscheduled", "detail": "its submission was not confirmed"}, True),
+        ({"state": "unscheduled"}, False),
+        ({"state": "failed"}, False),
+    ],
+)
+def test_what_stays_with_the_launcher_that_had_it(pair, monkeypatch, state, stays):
+    """A and B went there, B has ended; C is new."""
+    asked: list[Any] = []
+    launcher = SimpleNamespace(name="gate")
+    client = SimpleNamespace(call=lambda _operation, jobs: asked.extend(jobs) or {"states": dict.fromkeys(jobs, state)})
+    for job in (A, B):
+        pair.laptop.job(job).mkdir(parents=True)
+        (pair.laptop.job(job) / "job.json").write_text('{"launcher": "gate"}')
+    (pair.laptop.job(B) / "say.failed").write_text("{}")
+    monkeypatch.setattr("experimaestro_hpc.driver.elsewhere.launcher_named", lambda _name: launcher)
+    jobs: Any = dict.fromkeys((A, B, C), SimpleNamespace(launcher=pair.session.launcher))
+    found = staying(pair.laptop, jobs, lambda _launcher: SimpleNamespace(client=client))  # type: ignore[arg-type]
+    assert (found, asked) == ({A: launcher} if stays else {}, [A])
 
 
 def test_what_somebody_else_has_submitted_meanwhile_keeps_its_files(pair, monitor):
     (pair.laptop.job(B)).mkdir(parents=True)
-    (pair.laptop.job(B) / "job.json").write_text('{"theirs": 1}')
+    theirs = json.dumps({"theirs": 1, "launcher": place_of(pair.session.launcher)})
+    (pair.laptop.job(B) / "job.json").write_text(theirs)
     client = Client({A: "unscheduled", B: "unscheduled", C: "unscheduled"}, {"natives": {A: "17"}, "attached": [B, C]})
     round_of(pair, client, A, B, C).run(monitor)
-    assert pair.here(B) == {"job.json": b'{"theirs": 1}'}
+    assert pair.here(B) == {"job.json": theirs.encode()}
     assert pair.here(C).keys() == {"params.json", "job.json", "job.sh"}, "nothing of it is here: ours are the same"
 
 

@@ -327,7 +327,7 @@ def test_nothing_is_submitted_while_a_cut_off_submission_cannot_be_looked_up(sta
     for token, job in (("t2", A), ("t3", B)):
         error = send(service, group("t9", [C]), group(token, [job], [A] if job == B else []), token=token)
         assert (error["kind"], "Unable to contact slurm controller" in error["what"]) == ("ConnectionFailed", True)
-        assert "nothing was submitted" in error["hint"]
+        assert "nothing was done" in error["hint"]
     assert (scheduler.submissions, times_submitted(scheduler)) == ([], {"t1": 1})
     assert not service.layout.job(C).exists()
     assert list((service.layout.internal / "incoming").iterdir()) == []
