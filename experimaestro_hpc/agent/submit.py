@@ -7,9 +7,7 @@ places, then for each group write a receipt, call the scheduler once, and write 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +25,6 @@ LIVE = ("running", *WAITING)
 SETTLED = ("done", *LIVE)
 #: what the end of an attempt leaves in ``job.json``
 ENDED = ("state", "reason", "message", "started", "ended", "host", "pid", "exit_code", "used", "native_id", "gpus")
-
-
-@contextlib.contextmanager
-def submission_lock(layout: Layout) -> Iterator[None]:
-    """Nobody else submits in this workspace while the block runs; given up by itself when the process ends.
-
-    The scheduler's commands inherit it: a process that is killed may leave behind one that is about to submit.
-    """
-    folder = layout.internal / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "submit").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        os.set_inheritable(file.fileno(), True)
-        yield
 
 
 class Submitter:

@@ -18,10 +18,11 @@ from ..errors import XpmError
 from ..resources import Resources
 from ..schedulers.base import NoInformation, Scheduler, job_name
 from .layout import Layout
+from .lock import submission_lock
 from .receipts import Receipt, look_up, read_receipt
 from .retry import Attempt, next_attempt
 from .send import Sender
-from .submit import start_attempt, submission_lock
+from .submit import start_attempt
 from .watch import State, Watcher
 
 #: seconds between two tries to submit what was held or without an answer: at first, and at most

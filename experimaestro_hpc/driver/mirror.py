@@ -53,6 +53,8 @@ def write_here(session: Session, files: Mapping[str, str]) -> None:
     """Put the files of jobs into the laptop's workspace as well."""
     for name, text in files.items():
         path = session.layout.root / name
+        if path.parent.is_symlink() and not path.parent.exists():  # to a former result that was removed
+            path.parent.unlink()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(str(path), text.encode("utf-8", "surrogateescape"))
 

@@ -11,8 +11,11 @@ from standin import A, B, C, D, StandIn, Start, agents, group, send
 from experimaestro_hpc.agent import cancel as cancel_module
 from experimaestro_hpc.agent import send as send_module
 from experimaestro_hpc.agent import service as service_module
+from experimaestro_hpc.agent.layout import Layout
+from experimaestro_hpc.agent.lock import submission_lock
 from experimaestro_hpc.agent.receipts import read_receipt
 from experimaestro_hpc.agent.service import Service
+from experimaestro_hpc.schedulers.base import Status
 
 
 @pytest.fixture
@@ -87,6 +90,18 @@ def test_a_job_that_may_have_been_submitted_is_not_removed(start, monkeypatch, w
     scheduler.is_deaf = False
     assert service.remove([A]) == {"removed": [] if "accept" in what else [A]}
     assert service.layout.job(A).is_dir() == ("accept" in what)
+
+
+def test_an_end_is_not_written_while_somebody_may_submit_the_job_anew(start):
+    service, scheduler = start()
+    send(service, group("t1", [A]))
+    scheduler.says["t1"] = Status("ended", "cancelled", "CANCELLED by 1001")
+    with submission_lock(Layout(service.layout.root)):  # somebody else's
+        state = service.watcher.states([A])[A]
+        assert (state["state"], service.layout.marker(A)) == ("queued", None)
+    with submission_lock(service.layout):
+        assert service.watcher.states([A])[A]["state"] == "failed"
+    assert service.layout.marker(A)["reason"] == "cancelled"
 
 
 def test_what_is_started_again_has_its_parents_first(start):

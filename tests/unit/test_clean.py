@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from experimaestro_hpc.agent.clean import GRACE, clean
 from experimaestro_hpc.agent.layout import Layout
+from experimaestro_hpc.agent.lock import submission_lock
 from experimaestro_hpc.agent.service import Service
-from experimaestro_hpc.agent.submit import submission_lock
 from experimaestro_hpc.cli import cli
 from experimaestro_hpc.driver import ship
 

@@ -26,6 +26,7 @@ from experimaestro_hpc.driver.launcher import Connector, Launcher, Mirror
 from experimaestro_hpc.driver.mirror import pack, pull, write_here
 from experimaestro_hpc.driver.monitor import Monitor
 from experimaestro_hpc.driver.plan import PlannedJob
+from experimaestro_hpc.driver.refresh import forget_ends
 from experimaestro_hpc.driver.snapshot import take_snapshot
 from experimaestro_hpc.driver.submission import Submission, SubmissionErrorForAll
 from experimaestro_hpc.driver.transfer import send_code, send_up
@@ -394,6 +395,31 @@ def test_what_was_sent_is_here_too_and_nothing_is_left_of_an_earlier_attempt(pai
     round_of(pair, client, A).run(monitor)
     assert pair.here(A).keys() == {"params.json", "job.json", "job.sh"}
     assert pair.laptop.record(A)["native_id"] == "17"
+
+
+def test_nothing_is_shown_of_an_earlier_attempt_that_is_tried_again(pair):
+    ended = {"id": A, "host": "c1", "started": 1.0, "ended": 18.4, "exit_code": 1, "batch": "t1", "launcher": "gate"}
+    files = {
+        "job.json": json.dumps(ended),
+        "say.failed": "{}",
+        "progress.json": "{}",
+        "say.1.err": "kept",
+        "say.err": "",
+    }
+    for name, content in files.items():
+        path = pair.laptop.job(A) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    forget_ends(pair.session, [A])
+    assert pair.here(A).keys() == {"job.json", "say.1.err"}
+    assert pair.laptop.record(A) == {"id": A, "batch": "t1", "launcher": "gate"}
+
+
+def test_the_files_of_a_job_take_the_place_of_a_link_to_a_former_result_that_is_gone(pair):
+    pair.laptop.job(A).parent.mkdir(parents=True)
+    pair.laptop.job(A).symlink_to("nowhere")
+    write_here(pair.session, {f"jobs/{A}/job.json": "{}"})
+    assert pair.here(A) == {"job.json": b"{}"}
 
 
 def test_who_gets_jobs_is_known_before_they_are_sent(pair, monitor):
