@@ -173,7 +173,8 @@ class Tender:
             is_newer = any((one.get("submitted") or 0.0) > since for one in parents)
             is_lost = any(one["state"] == "failed" for one in parents)
             return Attempt(asked, 0.0, False) if is_newer and not is_lost else None
-        reasons = [one.get("reason", "") for one in record.get("attempts") or ()]
+        counted = (record.get("attempts") or ())[record.get("earlier", 0) :]
+        reasons = [one.get("reason", "") for one in counted]
         try:
             return next_attempt(record.get("retry") or {}, [*reasons, reason], asked)
         except XpmError:

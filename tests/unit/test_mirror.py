@@ -694,6 +694,13 @@ def test_large_code_goes_by_itself_and_goes_on(pair, tmp_path):
     assert (pair.cluster.code("0f") / "weights").read_bytes() == data
 
 
+def test_code_that_has_vanished_before_it_was_sent(pair, tmp_path):
+    (tmp_path / "main.py").write_text("main")
+    gone: Any = SimpleNamespace(root=tmp_path, files=("main.py", "gone.py"), digest="0f")
+    with pytest.raises(WorkspaceError, match=r"gone\.py: a file of the project cannot be sent: No such file"):
+        send_code(pair.session, gone)
+
+
 def test_a_full_disk_leaves_nothing_behind(pair, monkeypatch):
     made_here(pair)
     write = unpack_module._write
