@@ -11,6 +11,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +154,10 @@ class Slurm(CommandScheduler):
         native = parse_submitted(answer.out) if answer.code == 0 else None
         if native is not None:
             return self._elements(native, submission)
-        raise meaning(answer)
+        error = meaning(answer)
+        if avoid and isinstance(error, SubmissionError) and "Invalid node name" in error.what:
+            return self.submit(replace(submission, avoid=()))  # a node whose own name is not Slurm's: anywhere, then
+        raise error
 
     def query(self, native_ids: Sequence[str], max_age: float = 0.0) -> dict[str, Status]:
         if not native_ids:

@@ -611,6 +611,16 @@ def test_what_the_script_excludes_stays_excluded(slurm, fake, tmp_path, script, 
     )
 
 
+def test_a_node_that_slurm_has_under_another_name_does_not_prevent_a_new_attempt(slurm, fake):
+    words = "sbatch: error: Batch job submission failed: Invalid node name specified"
+    sbatch = fake.folder / "sbatch"
+    sbatch.write_text(f'#!/bin/sh\ncase "$*" in *--exclude*) echo "{words}" >&2; exit 1;; esac\necho 17\n')
+    assert slurm.submit(submission(avoid=["ip-10-0-0-1"])) == ["17"]
+    sbatch.write_text(f'#!/bin/sh\necho "{words}" >&2; exit 1\n')  # what the script itself leaves out
+    with pytest.raises(SubmissionError, match="Invalid node name"):
+        slurm.submit(submission(avoid=["ip-10-0-0-1"]))
+
+
 @pytest.mark.parametrize(
     ("words", "for_good"),
     [
