@@ -29,6 +29,7 @@ from typing import IO
 
 from ..errors import WorkspaceError
 from ..runtime.run import Failure, check_parents
+from .files import MARKERS
 from .layout import Layout
 from .place import move_tree
 from .unpack import stays_inside
@@ -177,18 +178,23 @@ class Stage:
         :param gone: names that the node was given and that the task has removed
         """
         incoming = self.layout.internal / "incoming" / f"staged-{secrets.token_hex(6)}"
-        incoming.mkdir(parents=True)
+        files, markers = incoming / "files", incoming / "markers"
+        files.mkdir(parents=True)
+        markers.mkdir()
         try:
-            tar = subprocess.run(["tar", "-x", "-C", str(incoming)], stderr=subprocess.PIPE, check=False)
-            if tar.returncode or not (incoming / _LOCK).exists():
+            tar = subprocess.run(["tar", "-x", "-C", str(files)], stderr=subprocess.PIPE, check=False)
+            if tar.returncode or not (files / _LOCK).exists():
                 raise WorkspaceError(tar.stderr.decode("utf-8", "replace").strip() or "the files did not arrive whole")
-            (incoming / _LOCK).unlink()
+            (files / _LOCK).unlink()
+            for path in [path for pattern in MARKERS for path in files.glob(pattern)]:
+                path.rename(markers / path.name)
             with self._locked() as lock:
                 if not _is_current(lock, token):
                     return False
-                for name in gone:
+                move_tree(files, self.folder)
+                for name in gone:  # what has another name now is in place
                     _remove(self.folder, name)
-                move_tree(incoming, self.folder)
+                move_tree(markers, self.folder)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         return True
@@ -218,9 +224,10 @@ class Stage:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Remove a file, a link or an empty folder below ``folder``."""
-    path = Path(os.path.normpath(folder / name))
-    if path.parent.resolve().is_relative_to(folder.resolve()) and path != folder:
+    """Remove a file, a link or an empty folder below ``folder``, but nothing behind a link: that has other names."""
+    top = folder.resolve()
+    path = Path(os.path.normpath(top / name))
+    if top in path.parents and path.parent.resolve() == path.parent:
         with contextlib.suppress(OSError):
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 

@@ -1,10 +1,12 @@
-"""What the login node does for nodes that do not see the workspace: give, note, take, fail."""
+"""Nodes that do not see the workspace: what the login node does for them, and what a job's script does on one."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -16,9 +18,12 @@ import experimaestro_hpc
 from experimaestro_hpc.agent import stage as module
 from experimaestro_hpc.agent.layout import Layout
 from experimaestro_hpc.agent.stage import ENDS, Stage, explain, move_tree
+from experimaestro_hpc.driver.data import shipped_data
 from experimaestro_hpc.driver.launcher import parse_launcher
+from experimaestro_hpc.driver.script import ScriptJob, Scripts
 from experimaestro_hpc.driver.stage import stage_of
 from experimaestro_hpc.errors import LauncherError, WorkspaceError
+from experimaestro_hpc.schedulers.base import Request
 
 JOB, PARENT, ABOVE = "it's a.task/aa", "b.parent/bb", "c.above/cc"
 NONCE = "12345"
@@ -184,6 +189,20 @@ def test_what_a_task_has_left_is_taken_in(layout):
     assert list((layout.internal / "incoming").iterdir()) == []
 
 
+def test_the_old_goes_after_the_new_has_come_and_before_the_marker(layout, tmp_path, monkeypatch):
+    token = given(layout)[0]
+    (tmp_path / "stream").write_bytes(packed({"new": b"", "task.done": b"{}", ".lock": token.encode()}))
+    then, run = [], subprocess.run
+    monkeypatch.setattr(
+        module, "_remove", lambda folder, _: then.append(((folder / "new").exists(), layout.marker(JOB)))
+    )
+    with (tmp_path / "stream").open("rb") as stream:
+        monkeypatch.setattr(subprocess, "run", lambda *words, **more: run(*words, stdin=stream, **more))
+        assert Stage(layout, JOB, "").take(token, ["data"])
+    assert then == [(True, None)]
+    assert layout.marker(JOB) == {"state": "done"}
+
+
 def test_a_stream_that_was_cut_leaves_nothing(layout):
     token = given(layout)[0]
     whole = packed({"data": b"new", "task.done": b"{}", ".lock": token.encode()})
@@ -278,3 +297,131 @@ def test_where_it_cannot_be_done(scheduler, root, words):
     text = f'scheduler = "{scheduler}"\n[mirror]\nnodes = "staged"\n'
     with pytest.raises(LauncherError, match=words):
         stage_of(launcher(text), {**HELLO, "root": root}, "l", "c")
+
+
+# --- The script of a job, on a node
+
+#: answers in the place of the login node: the last of ssh's words is the command
+SSH = "#!/bin/bash\n" + r'exec /bin/sh -c "${!#}"' + "\n"
+#: what the lines of a task may use: wait for a condition; have all copied back, as before a new start; and let what
+#: there is have come long ago
+WORDS = r"""
+set -e
+fail() { echo "$*" >complaint; exit 1; }
+until_() { for _ in {1..600}; do "$@" && return; sleep 0.1; done; fail "in vain: $*"; }
+flush() { touch -- "$XPM_HPC_FLUSH"; until_ test ! -e "$XPM_HPC_FLUSH"; }
+settle() { touch -- "$stamp"; until_ newer; rm -- "$stamp.probe"; }
+newer() { touch -- "$stamp.probe"; test "$stamp.probe" -nt "$stamp"; }
+stamp=${XPM_HPC_STAGED%/jobs/*/*}/stamp
+there=$JOB_ON_THE_LOGIN_NODE
+settle
+"""
+
+
+@pytest.fixture
+def on_a_node(layout, tmp_path):
+    """Have a job's script run the lines of a task on a node; the job's directory on the login node."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/ssh").write_text(SSH)
+    (tmp_path / "bin/ssh").chmod(0o755)
+    (tmp_path / "scratch").mkdir()
+    folder = layout.job(JOB)
+
+    def run(lines: str) -> Path:
+        text = f'scheduler = "slurm"\n[mirror]\nnodes = "staged"\nscratch = "{tmp_path}/scratch"\n'
+        hello = {"host": "login", "root": str(layout.root), "executable": sys.executable}
+        stage = stage_of(launcher(text), hello, ".xpm/lib/l", ".xpm/code/c")
+        job = ScriptJob("slurm", Request("x"), "task", "python3", ".xpm/lib/l", directory=f"jobs/{JOB}", stage=stage)
+        (tmp_path / "script").write_text(Scripts([shipped_data("templates")]).render(job))
+        (folder / "job.sh").write_text(WORDS + lines)
+        ended = subprocess.run(
+            ["bash", str(tmp_path / "script")],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=120,
+            env={
+                **os.environ,
+                "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+                "PYTHONPATH": str(Path(experimaestro_hpc.__file__).parent.parent),
+                "JOB_ON_THE_LOGIN_NODE": str(folder),
+            },
+        )
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert not list((tmp_path / "scratch").glob("*/job.*"))
+        return folder
+
+    return run
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """The files below a folder and what is in them; empty folders end with a slash."""
+    found = {}
+    for here, folders, names in os.walk(folder):
+        for name in (*names, *folders):
+            path = Path(here, name)
+            below = str(path.relative_to(folder))
+            if path.is_symlink():
+                found[below] = f"-> {path.readlink()}"
+            elif path.is_file():
+                found[below] = path.read_text()
+            elif not list(path.iterdir()):
+                found[f"{below}/"] = ""
+    return {name: text for name, text in found.items() if name not in (".lock", "job.json", "job.sh", "data")}
+
+
+def test_a_folder_that_was_given_gets_another_name(on_a_node):
+    on_a_node(r"""
+        mkdir -p last/deep 'last/is empty'; ln -s deep last/link; echo 1 >last/deep/x
+        echo 1 >$'last/two\nlines'; echo 1 >'last/-n $(touch pwned) ] " \n'; echo 1 >last/$'\xff'
+    """)
+    folder = on_a_node("mv last previous; mkdir last; echo 2 >last/x")
+    found = tree(folder)
+    found.pop("last/deep/", "")
+    assert found == {
+        "previous/deep/x": "1\n",
+        "previous/two\nlines": "1\n",
+        'previous/-n $(touch pwned) ] " \\n': "1\n",
+        "previous/\udcff": "1\n",
+        "previous/link": "-> deep",
+        "previous/is empty/": "",
+        "last/x": "2\n",
+    }
+
+
+def test_folders_that_were_given_change_places(on_a_node):
+    """Each name was given, and is now that of another file that has not changed."""
+    on_a_node("mkdir a b; echo 1 >a/x; echo 2 >b/x; echo 3 >b/y")
+    assert tree(on_a_node("mv a c; mv b a; mv c b")) == {"a/x": "2\n", "a/y": "3\n", "b/x": "1\n"}
+    folder = on_a_node("rm -r b; mv a b; mkdir a; echo 4 >a/x")
+    assert tree(folder) == {"a/x": "4\n", "b/x": "2\n", "b/y": "3\n"}
+
+
+def test_files_and_links_that_were_given_get_other_names(on_a_node):
+    on_a_node("mkdir d; echo 1 >d/a; echo 2 >d/b; ln d/a d/hard; ln -s a d/soft; mkdir e; echo 3 >e/x")
+    folder = on_a_node(
+        "mv d/a d/c; mv d/soft d/softer; rm d/b; mv d/hard d/b; ln d/b more; mv e f; ln -s f e; mv f/x f/y"
+    )
+    assert tree(folder) == {
+        "d/b": "1\n",
+        "d/c": "1\n",
+        "d/softer": "-> a",
+        "more": "1\n",
+        "e": "-> f",
+        "f/y": "3\n",
+    }
+    assert (folder / "d/b").samefile(folder / "more")
+
+
+def test_a_folder_becomes_a_link_to_where_its_files_are_now(on_a_node):
+    on_a_node("mkdir last; echo 1 >last/x; echo 1 >last/y")
+    assert tree(on_a_node("mv last kept; ln -s kept last; rm kept/y")) == {"kept/x": "1\n", "last": "-> kept"}
+
+
+def test_what_cannot_be_looked_at_is_not_taken_for_removed(on_a_node, tmp_path):
+    on_a_node("echo 1 >a; echo 1 >b")
+    find, broken = tmp_path / "bin/find", shlex.quote(f"{tmp_path}/broken")
+    find.write_text(f'#!/bin/sh\n{shutil.which("find")} "$@"\n[ ! -e {broken} ]\n')
+    find.chmod(0o755)
+    folder = on_a_node(f'touch {broken}; rm a; mv b c; flush; cp "$there/a" seen; settle; rm {broken}')
+    assert tree(folder) == {"c": "1\n", "seen": "1\n"}
