@@ -192,7 +192,7 @@ class Stage:
                 if not _is_current(lock, token):
                     return False
                 move_tree(files, self.folder)
-                for name in gone:  # what has another name now is in place
+                for name in sorted(gone, reverse=True):  # folders after what is in them
                     _remove(self.folder, name)
                 move_tree(markers, self.folder)
         finally:
