@@ -124,14 +124,27 @@ def test_pieces_of_logs(layout, before, pieces, after):
     assert not list(log.parent.glob("*.tmp"))
 
 
-@pytest.mark.parametrize(
-    "pieces", [b"0 1 ../task.out\nx", b"0 1 .lock\nx", b"0 9 task.out\nshort", b"-1 9 task.out\nx", b"x"]
-)
+@pytest.mark.parametrize("pieces", [b"0 9 task.out\nshort", b"-1 9 task.out\nx", b"0 9 .out\nshort", b"x"])
 def test_pieces_that_are_wrong_or_cut_off(layout, pieces):
     token = given(layout)[0]
     with pytest.raises((WorkspaceError, ValueError)):
         Stage(layout, JOB, "").note(token, io.BytesIO(pieces))
     assert not list(layout.job(JOB).glob("*.tmp"))
+
+
+@pytest.mark.parametrize("name", ["../task.out", ".hidden.out", ".lock", "folder.out", "link.out", "away.out", ""])
+def test_what_cannot_be_a_log_is_passed_over(layout, name):
+    token = given(layout)[0]
+    folder = layout.job(JOB)
+    (folder / "folder.out").mkdir()
+    (folder / "link.out").symlink_to("data")
+    (folder / "away.out").symlink_to("../../away")
+    before = tree(layout.root)
+    pieces = b"0 2 %s\nx\n0 5 task.out\nhello-1 2 progress.json\n{}" % name.encode()
+    assert Stage(layout, JOB, "").note(token, io.BytesIO(pieces))
+    assert (folder / ".lock").read_text() == token
+    below = f"jobs/{JOB}"
+    assert tree(layout.root) == {**before, f"{below}/task.out": "hello", f"{below}/progress.json": "{}"}
 
 
 def test_whoever_was_given_the_files_before_can_write_no_more(layout):
@@ -445,3 +458,20 @@ def test_what_was_copied_back_before_the_end_gets_another_name(on_a_node):
         test "$(<"$there/b/x")" = 1; test ! -e "$there/a"; mv b c
     """)
     assert tree(folder) == {"c/x": "1\n"}
+
+
+def test_logs_of_any_name_do_not_hold_up_the_others(on_a_node):
+    folder = on_a_node(r"""
+        echo 1 >.hidden.out; echo 1 >$'two\nlines.out'; echo 1 >$'0 1 x\ny.err'; echo 1 >'-n  $(touch pwned) ].out '
+        echo 1 >'-n  $(touch pwned) ].out'; echo '{}' >progress.json; echo hello >task.out
+        until_ test -s "$there/task.out" -a -s "$there/-n  \$(touch pwned) ].out" -a -s "$there/progress.json"
+        cp "$there/task.out" seen; ls -A "$there" >listed
+        echo again >>task.out; until_ cmp task.out "$there/task.out" 2>/dev/null
+    """)
+    listed = (folder / "listed").read_text().split("\n")
+    assert sorted(listed) == sorted(
+        ["", ".lock", "job.json", "job.sh", "data", "task.out", "-n  $(touch pwned) ].out", "progress.json"]
+    )
+    assert (folder / "seen").read_text() == "hello\n"
+    assert (folder / "task.out").read_text() == "hello\nagain\n"
+    assert (folder / "two\nlines.out").read_text() == (folder / ".hidden.out").read_text() == "1\n"

@@ -113,7 +113,8 @@ note() { # what is new in the logs, and the progress
     size=${line%% *} one=${line#* }
     [ "$size" -ge "${sent[$one]:-0}" ] || sent[$one]=0
     [ "$size" -eq "${sent[$one]:-0}" ] || news+=("$line")
-  done < <(find . -maxdepth 1 -type f \( -name '*.out' -o -name '*.err' \) -cnewer "$work/stamp" -printf '%s %f\0')
+  done < <(find . -maxdepth 1 -type f \( -name '*.out' -o -name '*.err' \) ! -name '.*' ! -name $'*\n*' \
+    -cnewer "$work/stamp" -printf '%s %f\0')
   [ ! -e progress.json ] || text=$(<progress.json)
   [ "$text" != "${sent[progress.json]:-}" ] || text=
   [ -n "$text${news[*]}" ] || return 0
