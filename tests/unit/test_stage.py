@@ -475,3 +475,27 @@ def test_logs_of_any_name_do_not_hold_up_the_others(on_a_node):
     assert (folder / "seen").read_text() == "hello\n"
     assert (folder / "task.out").read_text() == "hello\nagain\n"
     assert (folder / "two\nlines.out").read_text() == (folder / ".hidden.out").read_text() == "1\n"
+
+
+def test_a_log_that_was_seen_before_the_end_is_removed_or_gets_another_name(on_a_node):
+    folder = on_a_node("""
+        echo 1 >a.out; echo 2 >b.err; until_ test -s "$there/a.out" -a -s "$there/b.err"
+        settle; mv a.out c.out; rm b.err
+    """)
+    assert tree(folder) == {"c.out": "1\n"}
+
+
+def test_a_log_that_is_cut_while_it_is_sent_does_not_take_from_the_next_one(on_a_node, tmp_path):
+    tail = tmp_path / "bin/tail"
+    tail.write_text(f'#!/bin/sh\ncase $4 in cut.*) exit 1; esac\nexec {shutil.which("tail")} "$@"\n')
+    tail.chmod(0o755)
+    folder = on_a_node("""
+        for name in a cut.1 m cut.2 z; do echo "of $name" >$name.out; done
+        for name in *.out; do until_ test -s "$there/$name"; done
+        mkdir seen; cp "$there/"*.out seen
+    """)
+    for name in ("a", "m", "z"):
+        assert (folder / f"seen/{name}.out").read_text() == f"of {name}\n"
+    for name in ("cut.1", "cut.2"):
+        assert (folder / f"seen/{name}.out").read_bytes() == bytes(9)
+        assert (folder / f"{name}.out").read_text() == f"of {name}\n"

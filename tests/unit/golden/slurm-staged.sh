@@ -124,7 +124,11 @@ note() { # what is new in the logs, and the progress
     for line in "${news[@]}"; do
       size=${line%% *} one=${line#* }
       printf '%s\n' "${sent[$one]:-0} $((size - ${sent[$one]:-0})) $one"
-      tail -c "+$((${sent[$one]:-0} + 1))" -- "$one" | head -c "$((size - ${sent[$one]:-0}))"
+      { # as long as was said, even if it gets shorter now
+        tail -c "+$((${sent[$one]:-0} + 1))" -- "$one"
+        cat /dev/zero
+      } | head -c "$((size - ${sent[$one]:-0}))"
+      printf '0 ./%s\0' "$one" >>"$work/given"
     done
   } 2>/dev/null | ask /dev/null | answer || return 1
   for line in "${news[@]}"; do sent[${line#* }]=${line%% *}; done
