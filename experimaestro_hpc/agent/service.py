@@ -17,27 +17,26 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ..errors import WorkspaceError, XpmError
-from ..runtime.parents import words_of_failure
 from ..schedulers import scheduler_class
-from ..schedulers.base import NoInformation, Scheduler, Status
+from ..schedulers.base import NoInformation, Scheduler
 from . import files
 from .adopt import adopt
+from .cancel import cancel
 from .check import CheckJob, check_python, steps
 from .clean import clean, touch
 from .environments import Environments
 from .incoming import Incoming
+from .kin import dependents, parents_first
 from .layout import Layout
+from .lock import submission_lock
 from .logs import read_log
 from .pack import Packer
 from .place import place
-from .send import Sender
-from .submit import LIVE, WAITING, Submitter, submission_lock
+from .submit import LIVE, WAITING, Submitter, reconcile
 from .tar import Readable
 from .tend import Tender
 from .watch import State, Watcher
 
-#: said of jobs that were ended through us
-CANCELLED = "cancelled, by `jobs kill` or the like"
 #: operations that a request may name
 OPERATIONS = (
     "hello",
@@ -104,7 +103,7 @@ class Service:
             kind = type(error).__name__
             return {"error": {"what": error.what, "where": error.where, "hint": error.hint, "kind": kind}}, None
         except NoInformation as error:
-            hint = "nothing was submitted; try again when the scheduler answers"
+            hint = "nothing was done; try again when the scheduler answers"
             return {"error": {"what": str(error), "hint": hint, "kind": "ConnectionFailed"}}, None
         except OSError as error:
             what = f"{error.strerror or error}: {error.filename or self.layout.root}"
@@ -133,6 +132,8 @@ class Service:
         trash.mkdir(parents=True)
         removed = []
         with submission_lock(self.layout):
+            reconcile(self.layout, self.scheduler, self.watcher, set(jobs))  # one may have been submitted all the same
+            self.watcher.forget(jobs)
             states = self.watcher.states(jobs)
             for number, job in enumerate(jobs):
                 if states[job]["state"] in LIVE:
@@ -331,25 +332,7 @@ class Service:
 
     def cancel(self, jobs: Sequence[str]) -> dict[str, Any]:
         """End jobs that wait or run; returns those that did."""
-        states = self.watcher.states(jobs)
-        live = {
-            job: state["native_id"]
-            for job, state in states.items()
-            if state["state"] in LIVE and state.get("native_id")
-        }
-        waiting_first = sorted(live, key=lambda job: states[job]["state"] == "running")
-        self.scheduler.cancel([live[job] for job in waiting_first])
-        for job, native in live.items():
-            end = Status("ended", "cancelled", CANCELLED)
-            if states[job]["state"] != "running":
-                parent = next((one for one in self.layout.record(job).get("parents", ()) if one in live), "")
-                words = words_of_failure(parent, None) if parent else "cancelled before it ran"
-                end = Status("ended", "dependency" if parent else "cancelled", words)
-            self.watcher.cancelled[native] = end
-        with submission_lock(self.layout):  # those that wait for a slot: the scheduler does not know them
-            held = [job for job in jobs if job not in live and states[job]["state"] == "waiting"]
-            Sender(self.layout, self.scheduler, self.watcher, {}).refuse(held, "cancelled", "cancelled before it ran")
-        return {"cancelled": [*held, *waiting_first]}
+        return {"cancelled": cancel(self.layout, self.scheduler, self.watcher, jobs)}
 
     def clean(self, dry_run: bool = False) -> dict[str, Any]:
         """Remove what no live job needs; see :func:`.clean.clean`."""
@@ -360,10 +343,10 @@ class Service:
         """Submit jobs that failed again, with the jobs that failed for them."""
         failed_for_it = [
             job
-            for job in self.dependents(jobs)["jobs"][::-1]
+            for job in dependents(self.layout, jobs)
             if (self.layout.marker(job) or {}).get("reason") == "dependency"
         ]
-        wanted = [*jobs, *failed_for_it]
+        wanted = parents_first(self.layout, [*jobs, *failed_for_it])
         for job in wanted:
             code = self.layout.record(job).get("code")
             if code and not (self.layout.root / code).is_dir():
@@ -373,18 +356,7 @@ class Service:
 
     def dependents(self, jobs: Sequence[str]) -> dict[str, Any]:
         """The jobs of this workspace that need any of ``jobs``, directly or not, those farthest down first."""
-        children: dict[str, list[str]] = {}
-        for job in self.layout.jobs():
-            for parent in self.layout.record(job).get("parents", ()):
-                children.setdefault(parent, []).append(job)
-        found: dict[str, None] = {}
-        todo = list(jobs)
-        while todo:
-            for child in children.get(todo.pop(), ()):
-                if child not in found and child not in jobs:
-                    found[child] = None
-                    todo.append(child)
-        return {"jobs": list(found)[::-1]}
+        return {"jobs": dependents(self.layout, jobs)[::-1]}
 
     def explain(self, jobs: Sequence[str]) -> dict[str, Any]:
         """More of why jobs wait: for each, the scheduler's words, and the parents that have not ended well."""

@@ -53,6 +53,8 @@ def write_here(session: Session, files: Mapping[str, str]) -> None:
     """Put the files of jobs into the laptop's workspace as well."""
     for name, text in files.items():
         path = session.layout.root / name
+        if path.parent.is_symlink() and not path.parent.exists():  # to a former result that was removed
+            path.parent.unlink()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(str(path), text.encode("utf-8", "surrogateescape"))
 
@@ -76,7 +78,7 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
     def take(stream: Any) -> None:
         try:
             with shown(label) as progress:
-                taken.extend(unpack(stream, root, parts, progress, problems))
+                taken.extend(unpack(stream, root, parts, progress, problems, only=have))
         except OSError as error:
             what = f"the files of jobs cannot be written on this machine: {error.strerror or error}"
             raise WorkspaceError(what, where=str(error.filename or root)) from error

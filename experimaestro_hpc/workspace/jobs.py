@@ -137,7 +137,7 @@ def resolve(views: Iterable[View], wanted: Sequence[str]) -> list[View]:
             raise WorkspaceError(f"no job begins with {prefix!r}", hint="see: xpm-hpc jobs")
         if len(fits) > 1:
             are_short = len({short(one["id"]) for one in fits}) == len(fits)
-            listed = "\n".join(short(one["id"]) if are_short else one["id"] for one in fits[:10])
+            listed = "\n".join(short(one["id"]) if are_short else one["id"][:-32] for one in fits[:10])
             raise WorkspaceError(f"{len(fits)} jobs begin with {prefix!r}", hint=f"give more of one of:\n{listed}")
         found[fits[0]["id"]] = fits[0]
     return list(found.values())
