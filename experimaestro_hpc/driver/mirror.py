@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..agent.adopt import make_directory
 from ..agent.files import Manifest, manifest, with_hashes
 from ..agent.pack import Packer, Stream
 from ..agent.unpack import Parts, unpack
@@ -53,9 +54,7 @@ def write_here(session: Session, files: Mapping[str, str]) -> None:
     """Put the files of jobs into the laptop's workspace as well."""
     for name, text in files.items():
         path = session.layout.root / name
-        if path.parent.is_symlink() and not path.parent.exists():  # to a former result that was removed
-            path.parent.unlink()
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         write_bytes(str(path), text.encode("utf-8", "surrogateescape"))
 
 
