@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import SubmissionError
 from ..runtime.files import write_json
 from ..runtime.parents import words_of_failure
-from ..schedulers.base import NoInformation, NoRoom, NotReached, Scheduler, job_name
+from ..schedulers.base import NoInformation, NoRoom, NotReached, Scheduler, Unclear, job_name
 from .calls import shortened, split
 from .layout import Layout
 from .receipts import Receipt, look_up
@@ -140,29 +140,35 @@ class Sender:
             try:
                 native_ids: list[str] | None = self.scheduler.submit(submission)
             except SubmissionError as error:
-                receipt.state, receipt.words = "refused", str(error)
-                receipt.write(self.layout)
-                self.refuse(receipt.jobs.values(), "launch", str(error))
+                self._refused(receipt, str(error))
                 return
             except NoInformation as error:
                 if not isinstance(error, NotReached):
                     receipt.time, receipt.words = time.time(), str(error)
                     receipt.write(self.layout)
                 try:
-                    if pause is None:
+                    if pause is not None:
+                        time.sleep(pause * random.uniform(0.8, 1.2))
+                    elif not isinstance(error, Unclear):
                         raise
-                    time.sleep(pause * random.uniform(0.8, 1.2))
                     native_ids = look_up(self.layout, self.scheduler, receipt)
                 except NoInformation as last:  # the receipt stays: whoever comes next looks for the job first
                     self.unknown.update(dict.fromkeys(receipt.jobs.values(), str(error)))
                     if last is not error or isinstance(error, NotReached):
                         self.is_away, self.closed = True, f"{self.scheduler.name} does not answer: {error}"
                     return
+                if pause is None and native_ids is None:
+                    self._refused(receipt, str(error))
             if native_ids is not None:
                 rest = self.settle(receipt, native_ids)
                 if rest is not None:
                     self._call(rest, dependencies, corresponding)
                 return
+
+    def _refused(self, receipt: Receipt, words: str) -> None:
+        receipt.state, receipt.words = "refused", words
+        receipt.write(self.layout)
+        self.refuse(receipt.jobs.values(), "launch", words)
 
     def settle(self, receipt: Receipt, native_ids: list[str]) -> Receipt | None:
         """Note what the scheduler has of a submission; a receipt for the rest, if it has only some elements."""

@@ -231,5 +231,10 @@ class NoInformation(Exception):
     """A scheduler's command failed or was not understood: nothing may be concluded from it."""
 
 
+class Unclear(NoInformation):
+    """The scheduler's command failed in words of its own: a refusal, if the scheduler says again and again that it has
+    no such job."""
+
+
 class NotReached(NoInformation):
     """The scheduler's command could not reach it: what was asked for has not been done, nor will be."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..errors import SubmissionError
 from ..resources import ResourceError, Resources, parse_duration, parse_memory
-from .base import NoInformation, NoRoom, NotReached, Request, Status, Submission
+from .base import NoInformation, NoRoom, NotReached, Request, Status, Submission, Unclear
 from .command import Answer, Commands, CommandScheduler, SharedText
 from .pyslurm_query import Pyslurm
 from .slurm_answers import (
@@ -67,7 +67,7 @@ def meaning(answer: Answer) -> Exception:
     >>> meaning(Answer(1, "", "sbatch: error: Batch job submission failed: Invalid qos specification"))
     SubmissionError('Batch job submission failed: Invalid qos specification')
     """
-    words = complaint(answer.err) or f"sbatch ended with exit status {answer.code}"
+    words = complaint(answer.err) or complaint(answer.out) or f"sbatch ended with exit status {answer.code}"
     failed = _FAILED.findall(answer.err)
     # libslurm's own lines tell of the connection
     told = [*failed[-1:], *re.findall(r"error: (slurm_.*)", answer.err)] if failed else answer.err.splitlines()
@@ -79,6 +79,8 @@ def meaning(answer: Answer) -> Exception:
             return NoRoom(words.partition(";")[0])  # the limit's name; the rest is the same for all limits
         if failed or (answer.code in _UNASKED_CODES and _UNASKED.search(answer.err)):
             return SubmissionError(words, where="sbatch")
+        if answer.code < 128:  # a wrapper of the site's
+            return Unclear(f"sbatch: {words}")
     return NoInformation(f"sbatch: {words}")
 
 

@@ -16,7 +16,16 @@ from experimaestro_hpc.agent.receipts import read_receipt
 from experimaestro_hpc.agent.service import Service
 from experimaestro_hpc.driver.mirror import pack
 from experimaestro_hpc.errors import SubmissionError
-from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, NotReached, Request, Scheduler, Status, Submission
+from experimaestro_hpc.schedulers.base import (
+    NoInformation,
+    NoRoom,
+    NotReached,
+    Request,
+    Scheduler,
+    Status,
+    Submission,
+    Unclear,
+)
 
 A, B, C, D = (f"test.{name}/{name * 8}" for name in "abcd")
 TIMED_OUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
@@ -80,6 +89,8 @@ class StandIn(Scheduler):
                 file.write("submitted\n")
         if what == "die after":
             raise Crash
+        if "unclear" in what:
+            raise Unclear("FAILED: Invalid project")
         if what != "accept":
             raise NoInformation(TIMED_OUT)
         return self.natives(submission)

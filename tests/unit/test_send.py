@@ -128,6 +128,37 @@ def test_parts_of_a_group_have_receipts_of_their_own(start):
     assert set(states(service, *SONS[:3])) == {"waiting"}
 
 
+# --- Words of a site's own
+
+
+def test_what_fails_again_and_again_in_words_of_its_own_is_refused(start, monkeypatch):
+    monkeypatch.setattr("experimaestro_hpc.agent.receipts.LATE", 0.0)
+    service, scheduler = start()
+    scheduler.script = ["unclear"] * 3
+    answer = send(service, group("t1", [A]), group("t2", [B]))
+    assert answer["refused"] == {A: "FAILED: Invalid project"}
+    assert (answer["natives"], answer["unknown"]) == ({B: "t2"}, {})
+    assert [one.token for one in scheduler.submissions] == ["t1", "t1", "t1", "t2"]
+
+
+@pytest.mark.parametrize(
+    "script", [["accept, unclear"], ["unclear", "accept"], ["unclear", "unclear", "accept, unclear"]]
+)
+def test_what_is_there_is_not_refused_whatever_was_said(start, monkeypatch, script):
+    monkeypatch.setattr("experimaestro_hpc.agent.receipts.LATE", 0.0)
+    service, scheduler = start()
+    scheduler.script = list(script)
+    assert send(service, group("t1", [A]))["natives"] == {A: "t1"}
+    assert times_submitted(scheduler) == {"t1": 1}
+
+
+def test_words_of_its_own_are_no_refusal_while_nobody_says_whether_the_job_is_there(start):
+    service, scheduler = start()
+    scheduler.script, scheduler.is_deaf = ["unclear"] * 3, True
+    answer = send(service, group("t1", [A]))
+    assert (answer["unknown"], answer["refused"]) == ({A: "FAILED: Invalid project"}, {})
+
+
 # --- No room
 
 

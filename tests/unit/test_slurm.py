@@ -13,7 +13,16 @@ import pytest
 from experimaestro_hpc.errors import LauncherError, SubmissionError
 from experimaestro_hpc.resources import Resources
 from experimaestro_hpc.schedulers import command as command_module
-from experimaestro_hpc.schedulers.base import NoInformation, NoRoom, NotReached, Request, Status, Submission, job_name
+from experimaestro_hpc.schedulers.base import (
+    NoInformation,
+    NoRoom,
+    NotReached,
+    Request,
+    Status,
+    Submission,
+    Unclear,
+    job_name,
+)
 from experimaestro_hpc.schedulers.command import Answer, Commands, SharedText, clean_environment
 from experimaestro_hpc.schedulers.slurm import Slurm, meaning
 from experimaestro_hpc.schedulers.slurm_answers import (
@@ -733,14 +742,26 @@ def test_not_reached_is_what_was_not_asked(words, not_reached):
     [
         Answer(-9, "", "sbatch: error: Batch job submission failed: Invalid qos specification"),  # killed
         Answer(1, "17\n", "sbatch: error: something else"),  # it has an id
-        Answer(1, "", "Traceback (most recent call last):\nOSError: disk full"),  # a wrapper, before sbatch or after
-        Answer(1, "", "sbatch: Setting account to 99"),
         Answer(137, "", "sbatch: error: something"),
         Answer(127, "", "sbatch: error while loading shared libraries: libslurmfull.so: cannot open shared object"),
     ],
 )
 def test_what_may_have_been_accepted_is_not_refused(answer):
     assert type(meaning(answer)) is NoInformation
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(1, "", "Traceback (most recent call last):\nOSError: disk full"),  # before sbatch or after
+        Answer(1, "", "sbatch: Setting account to 99"),
+        Answer(1, "--> Verifying project ...\nFAILED: no project X", ""),
+    ],
+)
+def test_wrappers_have_words_of_their_own(answer):
+    found = meaning(answer)
+    assert type(found) is Unclear
+    assert "disk full" in str(found) or "account to 99" in str(found) or "no project X" in str(found)
 
 
 @pytest.mark.parametrize(
