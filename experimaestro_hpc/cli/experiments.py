@@ -16,6 +16,10 @@ from .complete import complete_experiments
 from .lazy import DefaultGroup
 from .options import date, json_option, print_json, print_table, report, workdir_option
 from .select import agreed, opened, yes_option
+from .table import Fit
+
+#: what becomes narrower, or is left out, where a terminal is
+FIT = Fit((("script",), ("experiment", "task")), ("script", "task"), ("script", "last run"))
 
 name_argument = click.argument("name", required=False, shell_complete=complete_experiments)
 
@@ -44,7 +48,7 @@ def list_(workdir: str | None, as_json: bool) -> int:
         print(f"no experiments in {root}")
     else:
         rows = [(one["name"], one["states"], date(one["updated"]), one["script"]) for one in found]
-        print_table(rows, ["experiment", "jobs as last seen", "last run", "script"], fit=("script",))
+        print_table(rows, ["experiment", "jobs as last seen", "last run", "script"], FIT)
     return 0
 
 
@@ -101,7 +105,7 @@ def show(name: str | None, workdir: str | None, as_json: bool) -> int:
         print_json({**one, "tasks": by_task, "jobs": [job["id"] for job in views]})
         return report(problems)
     print(f"experiment {one['name']}, last run {date(one['updated'])} by {one['script'] or 'no script'}")
-    print_table([(task, in_words(states)) for task, states in sorted(by_task.items())], ["task", "jobs"])
+    print_table([(task, in_words(states)) for task, states in sorted(by_task.items())], ["task", "jobs"], FIT)
     tags: dict[str, set[str]] = {}
     for job in views:
         for key, value in job["tags"].items():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_cli import Ran, call  # noqa: F401
+from test_cli import XPM_HPC, Ran, call  # noqa: F401
 from workspaces import Made
 
 from experimaestro_hpc.cli.select import fits_task, same_value
@@ -172,6 +172,38 @@ def test_patterns_of_tasks(pattern, task, fits):
 )
 def test_values_of_tags(tag, text, same):
     assert same_value(tag, text) is same
+
+
+def on_terminal(columns: int, *argv: str) -> list[str]:
+    """The lines that a command shows on a terminal of so many columns."""
+    master, slave = os.openpty()
+    with os.fdopen(master, newline="\n") as shown:
+        environ = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
+        subprocess.run([*XPM_HPC, *argv], stdout=slave, env=environ, check=True, timeout=60)
+        os.write(slave, b"end\n")
+        os.close(slave)
+        return [line.rstrip() for line in iter(shown.readline, "end\r\n")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["jobs"], ["study.train/0005abab", "failed (dependency)", "lr=0.2"]),
+        (["jobs", "usage"], ["study.train"]),
+        (["jobs", "diff", "0001", "0003"], ["source.files"]),
+        (["experiments"], ["study", "old"]),
+        (["experiments", "show"], ["study.train"]),
+    ],
+)
+def test_narrow_terminals(made, argv, words):
+    for job, word in (("0001", "a"), ("0003", "b")):
+        (folder,) = made.root.glob(f"jobs/study.train/{job}*")
+        configs = [{"class": {"module": "m", "name": "C"}, "params": {"source.files": word * 200}}]
+        (folder / "params.json").write_text(json.dumps({"configs": configs}))
+    for columns in (30, 60, 80, 120):
+        lines = [line for line in on_terminal(columns, *argv) if not line.startswith("experiment study")]
+        assert max(map(len, lines)) <= columns, lines
+        assert columns < 60 or all(word in "\n".join(lines) for word in words)
 
 
 # --- Several ids and filters

@@ -30,6 +30,7 @@ from ..options import (
 )
 from ..screen import Screen
 from ..select import Filters, filter_options, none_fits, opened
+from ..table import Fit
 
 #: seconds between two looks of --watch
 INTERVAL = 2.0
@@ -52,8 +53,15 @@ COLUMNS: dict[str, Callable[[View], str]] = {
     "path": lambda one: one["path"],
 }
 USUAL = ("job", "state", "progress", "where", "time", "tags", "note")
-#: what is cut, or left out, where a terminal is narrow; in this order
-FIT = ("note", "tags", "where", "path", "experiments", "id", "submitted", "ended", "time", "progress")
+#: what becomes narrower, or is left out, where a terminal is
+FIT = Fit(
+    texts=(("note",), ("where", "experiments", "path", "id"), ("tags",)),
+    ends=("job", "path"),
+    spare=(
+        *("path", "id", "experiments", "launcher", "native_id", "attempt", "ended", "submitted"),
+        *("where", "progress", "time", "note"),
+    ),
+)
 
 
 @click.command(name="list")
@@ -207,7 +215,7 @@ def _lines(index: Index, found: _Look, names: Sequence[str], as_json: bool, quie
             if names or name in ("job", "state") or any(row[number] for row in rows)
         ]
         cells = [[row[number] for number in kept] for row in rows]
-        lines += table_lines(cells, [columns[number] for number in kept], fit=FIT, styles=state_styles)
+        lines += table_lines(cells, [columns[number] for number in kept], FIT, state_styles)
     if found.latest:
         rest = " (all of them: --all)" if len(views) < sum(found.counts.values()) else ""
         lines.append(f"experiment {found.latest}: {in_words(found.counts)}{rest}")

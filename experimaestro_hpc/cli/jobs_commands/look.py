@@ -21,12 +21,22 @@ from ...workspace.words import short
 from ..complete import complete_jobs
 from ..options import json_option, print_json, print_table, printable, report, workdir_option
 from ..select import Filters, chosen, filter_options, id_argument, ids_argument, none_fits, opened
+from ..table import Fit
 
 if TYPE_CHECKING:
     from ...driver.session import Session
 
 #: seconds between two looks at a log that is followed
 FOLLOW = 1.0
+#: what of `usage` becomes narrower, or is left out, where a terminal is
+USAGE_FIT = Fit(
+    texts=(("task",),),
+    ends=("task",),
+    spare=(
+        *("jobs", "GPUs asked", "cores asked", "time asked", "memory asked", "GPU busy", "busy"),
+        *("GPU memory", "largest", "longest", "ask for"),
+    ),
+)
 
 
 @click.command(name="show")
@@ -233,7 +243,8 @@ def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
     elif not found:
         print("no parameter differs")
     else:
-        print_table(found, ["parameter", short(one["id"]), short(other["id"])])
+        sides = (short(one["id"]), short(other["id"]))
+        print_table(found, ["parameter", *sides], Fit((sides, ("parameter",))))
     return 0
 
 
@@ -266,5 +277,5 @@ def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bo
             if not name.startswith("GPU") or any(row[number] for row in rows)
         ]
         headers = [HEADERS[number] for number in kept]
-        print_table([[row[number] for number in kept] for row in rows], headers, fit=("task",))
+        print_table([[row[number] for number in kept] for row in rows], headers, USAGE_FIT)
     return 0

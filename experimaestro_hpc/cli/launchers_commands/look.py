@@ -12,6 +12,10 @@ from ...driver.launchers import all_launchers, launcher_named, read_launcher
 from ...errors import XpmError
 from ..complete import complete_launchers
 from ..options import json_option, print_json, print_look, print_table
+from ..table import Fit
+
+#: what becomes narrower, or is left out, where a terminal is
+FIT = Fit((("file",), ("host", "launcher")), ("file",), ("file", "whose"))
 
 
 @click.command(name="list")
@@ -40,7 +44,7 @@ def list_(as_json: bool) -> int:
             (one["name"], one["scheduler"] or "BROKEN", one["host"] or "this machine", one["whose"], one["path"])
             for one in found
         ]
-        print_table(rows, ["launcher", "scheduler", "host", "whose", "file"], fit=["file"])
+        print_table(rows, ["launcher", "scheduler", "host", "whose", "file"], FIT)
         for one in found:
             if one["error"]:
                 click.echo(f"error: {one['error']}", err=True)
