@@ -334,6 +334,32 @@ def test_over_a_connection(script, tmp_path, wait_until, end_runners, call, monk
         end_runners(cluster)
 
 
+def test_without_a_network_jobs_are_shown_as_they_were_seen(
+    script, tmp_path, wait_until, end_runners, call, monkeypatch
+):
+    launcher = ssh(tmp_path, 'exec sh -c "$command"')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    laptop = tmp_path / "laptop"
+
+    def look(*options: str) -> Any:
+        (one,) = json.loads(call("jobs", "--json", *options, "--workdir", laptop).out)
+        return one
+
+    try:
+        assert run("run", "--detach", "--launcher", launcher, script, "--", laptop, "long").code == 0
+        assert look("--offline")["state"] == "queued", "nobody has looked yet"
+        wait_until(lambda: look()["state"] == "running")
+        seen = look()
+        assert seen["host"] and look("--offline") == seen
+        ssh(tmp_path, "echo 'ssh: Could not resolve hostname gate: Name or service not known' >&2; exit 255")
+        gone = call("jobs", "--workdir", laptop)
+        assert (gone.code, " running " in gone.out, "1 running" in gone.out) == (3, True, True)
+        assert "shown as it was last seen" in gone.err
+        assert "1 running" in call("experiments", "list", "--workdir", laptop).out
+    finally:
+        end_runners(tmp_path / "cluster")
+
+
 # --- jobs
 
 
