@@ -26,6 +26,8 @@ from ..workspace.words import short, tags_in_words
 from .complete import complete_experiments, complete_jobs, complete_launchers
 from .options import report
 
+#: a member of an enumeration, as a tag has it
+_MEMBER = re.compile(r"[A-Z]\w*\.[^\W\d]\w*")
 #: jobs that are shown before somebody is asked about them
 SHOWN = 20
 
@@ -66,9 +68,11 @@ def fits_task(pattern: str, task: str) -> bool:
 
 
 def same_value(tag: Any, text: str) -> bool:
-    """Whether a tag has the value that somebody typed: ``0.1`` is 0.10, ``true`` is True."""
+    """Whether a tag has the value that somebody typed: ``0.1`` is 0.10, ``true`` is True, ``small`` is Kind.SMALL."""
     if str(tag) == text:
         return True
+    if isinstance(tag, str) and _MEMBER.fullmatch(tag):
+        return text.lower() in (tag.lower(), tag.partition(".")[2].lower())
     if isinstance(tag, bool):
         return text.lower() in (("true", "yes", "1") if tag else ("false", "no", "0"))
     if isinstance(tag, (int, float)):

@@ -119,6 +119,13 @@ def test_jobs_of_earlier_runs_matter_until_they_have_ended(made, call):  # noqa:
     assert "train  1 done, 1 unscheduled" in call("experiments", "show", "study").out
 
 
+def test_tags_that_are_numbers_are_sorted_as_numbers(made, call):  # noqa: F811
+    for number, value in ((7, 10), (8, 9), (9, 1e-5), (10, "a"), (11, "10")):
+        made.job(number, tags={"n": value}, experiment="numbers")
+    assert numbers(call("jobs", "--experiment", "numbers", "--sort", "tags")) == [9, 8, 7, 11, 10]
+    assert numbers(call("jobs", "--all", "--sort", "-tags"))[:5] == [10, 11, 7, 8, 9]
+
+
 def test_columns(made, call):  # noqa: F811
     ran = call("jobs", "--all", "-n", "2", "--columns", "id, launcher,attempt")
     assert ran.out.splitlines()[0].split() == ["id", "launcher", "attempt"]
@@ -168,6 +175,13 @@ def test_patterns_of_tasks(pattern, task, fits):
         ("1", "1.0", False),
         (0.1, "x", False),
         (None, "None", True),
+        ("Kind.SMALL", "SMALL", True),
+        ("Kind.SMALL", "small", True),
+        ("Kind.SMALL", "kind.small", True),
+        ("Kind.SMALL", "Kind", False),
+        ("Kind.SMALL", "mall", False),
+        ("data.csv", "csv", False),
+        ("V.1", "1", False),
     ],
 )
 def test_values_of_tags(tag, text, same):
@@ -232,6 +246,29 @@ def test_show(made, call):  # noqa: F811
     lines = {line.split()[0]: line.split(None, 1)[1] for line in ran.out.splitlines() if " " in line}
     assert lines["resources"] == "cpu(cores=8, mem=16G) & duration=4h"
     assert lines["tags"] == "lr=0.1, seed=1"
+    assert lines["used"] == "wall=1 h 00 min, cpu=2 h 00 min, max_rss=2.0 GB"
+    assert lines["progress"] == "100%"
+
+
+def test_values_are_shown_as_people_write_them(made, call):  # noqa: F811
+    enum = {"module": "study", "name": "Kind", "file": "study.py"}
+    folders = [next(made.root.glob(f"jobs/study.train/{number}*")) for number in ("0001", "0003")]
+    for folder, member, path in zip(folders, ("SMALL", "LARGE"), ("/a", "/b")):
+        values = {
+            "kind": {"$enum": {**enum, "member": member}},
+            "source": {"$path": path},
+            "start": None if path == "/a" else True,
+        }
+        configs = [{"class": {"module": "m", "name": "C"}, "params": {**values, "weights": {"$jobpath": "w.pt"}}}]
+        (folder / "params.json").write_text(json.dumps({"configs": configs}))
+    shown = call("jobs", "show", "0001").out
+    for line in ("kind = Kind.SMALL", "source = /a", "start = None", "weights = w.pt, in its directory"):
+        assert f" {line}\n" in shown
+    (one,) = json.loads(call("jobs", "show", "0001", "--json").out)
+    assert json.loads(one["parameters"]["kind"]) == {"$enum": {**enum, "member": "SMALL"}}
+    assert one["parameters"]["start"] == "null" and one["progress"] == 1.0
+    rows = [line.split() for line in call("jobs", "diff", "0001", "0003").out.splitlines()[2:]]
+    assert rows == [["kind", "Kind.SMALL", "Kind.LARGE"], ["source", "/a", "/b"], ["start", "None", "True"]]
 
 
 @pytest.mark.parametrize("words", [["0003"], ["--state", "failed"]])

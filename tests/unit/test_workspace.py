@@ -15,7 +15,7 @@ from experimaestro_hpc.workspace.diff import ABSENT, Difference, differences
 from experimaestro_hpc.workspace.experiments import ExperimentRecord, check_name, note_jobs, read_experiment
 from experimaestro_hpc.workspace.index import Index
 from experimaestro_hpc.workspace.jobs import resolve, update
-from experimaestro_hpc.workspace.params import parameters
+from experimaestro_hpc.workspace.params import parameters, value_in_words
 from experimaestro_hpc.workspace.recent import find_workspace, remember
 
 SAY, OTHER = "test.say/" + "ab" * 32, "test.other/" + "cd" * 32
@@ -389,6 +389,32 @@ def test_a_home_that_cannot_be_written_to_is_no_error(tmp_path):
 )
 def test_parameters(document, found):
     assert parameters(document) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "None"),
+        (True, "True"),
+        (1e-5, "1e-05"),
+        ("a 'b' é", "\"a 'b' é\""),
+        ([1, ["a"]], '[1, ["a"]]'),
+        ({"a": {"$path": "/x y"}}, '{"a": /x y}'),
+        ({}, "{}"),
+        ({"$tuple": [1]}, "(1,)"),
+        ({"$tuple": [{"$config": 0}, {"$task": SAY}]}, "(Adam(...), test.say/abababab)"),
+        ({"$set": []}, "set()"),
+        ({"$set": [1, 2]}, "{1, 2}"),
+        ({"$dict": [[1, None], [{"$enum": {"name": "K", "member": "A"}}, {"$float": "nan"}]]}, "{1: None, K.A: nan}"),
+        ({"$int": "0x10"}, "0x10"),
+        ({"$str": [0xD800]}, "'\\ud800'"),
+        ({"$enum": {}}, '{"$enum": {}}'),
+        ({"$new": 1}, '{"$new": 1}'),
+        ({"$config": 7}, '{"$config": 7}'),
+    ],
+)
+def test_values_in_words(value, words):
+    assert value_in_words(value, [{"class": {"name": "Adam"}}]) == words
 
 
 # --- Which parameters differ

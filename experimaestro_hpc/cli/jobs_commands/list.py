@@ -192,8 +192,15 @@ def _order(text: str | None) -> Any:
         "time": lambda one: (one["ended"] or time.time()) - (one["started"] or time.time()),
         "progress": lambda one: one["progress"] or 0,
         "attempt": lambda one: one["attempt"],
+        "tags": lambda one: [(key, *_rank(value)) for key, value in one["tags"].items()],
     }
     return keys.get(name, COLUMNS[name]), text.startswith("-")
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    """What a tag's value is sorted by: numbers as such, before texts."""
+    is_number = isinstance(value, (int, float))
+    return not is_number, value if is_number else 0.0, str(value)
 
 
 def _lines(index: Index, found: _Look, names: Sequence[str], as_json: bool, quiet: bool) -> list[str]:
