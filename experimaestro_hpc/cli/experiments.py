@@ -24,7 +24,7 @@ FIT = Fit((("script",), ("experiment", "task")), ("script", "task"), ("script", 
 name_argument = click.argument("name", required=False, shell_complete=complete_experiments)
 
 
-@click.group(name="experiments", cls=DefaultGroup)
+@click.group(name="experiments", cls=DefaultGroup, shown=".+")
 def command() -> None:
     """Experiments of a workspace. Without a NAME the latest one is meant."""
 

@@ -622,6 +622,22 @@ def test_a_mistyped_command(call, argv, meant):
     assert (ran.code, f"Did you mean {meant!r}?" in ran.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["jobs", "a485"], "xpm-hpc jobs show a485"),
+        (["jobs", "study.train/a4", "--json"], "xpm-hpc jobs show study.train/a4"),
+        (["experiments", "no such"], "xpm-hpc experiments show 'no such'"),
+        (["launchers", "mycluster"], "xpm-hpc launchers show mycluster"),
+        (["jobs", "nonsense"], ""),
+    ],
+)
+def test_a_name_in_place_of_a_command(call, argv, meant):
+    ran = call(*argv)
+    assert ran.code == 2 and f"No such command '{argv[1]}'." in ran.err
+    assert (f"Did you mean {meant}?" in ran.err) if meant else ("Did you mean" not in ran.err)
+
+
 def leaves(command: click.Command, *names: str) -> Iterator[tuple[str, ...]]:
     """The names of all commands that are no groups."""
     if not isinstance(command, click.Group):
