@@ -150,7 +150,7 @@ def attach(name: str | None, workdir: str | None) -> int:
     from ..driver.monitor import Monitor, describe  # for this command only
     from ..driver.refresh import Refresher
 
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         one = _named(index, name)
         views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL and job["launcher"]]
         counts = index.states_of(one["name"])
@@ -188,7 +188,7 @@ def cancel(name: str | None, yes: bool, workdir: str | None) -> int:
     from ..driver.refresh import Refresher  # for this command only
     from .jobs_commands.act import kill_jobs
 
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         one = _named(index, name)
         views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL]
         report(refresher.refresh(views))
@@ -215,7 +215,7 @@ def rm(name: str, yes: bool, workdir: str | None) -> int:
     """
     import shutil  # for this command only
 
-    with opened(workdir) as index:
+    with opened(workdir, is_change=True) as index:
         one = _named(index, name)
         if not agreed(f"forget experiment {name}", yes):
             return 1

@@ -16,6 +16,7 @@ from test_cli import XPM_HPC, Ran, call  # noqa: F401
 from workspaces import Made
 
 from experimaestro_hpc.cli.select import fits_task, same_value
+from experimaestro_hpc.workspace.recent import remember
 from experimaestro_hpc.workspace.usage import usage_by_task
 
 USED = {"wall": 3600.0, "cpu": 7200.0, "max_rss": 2 * 1024**3}
@@ -288,6 +289,30 @@ def test_clean(made, call):  # noqa: F811
     assert (ran.code, ran.out, ran.err) == (0, "removed 3 jobs\n", "")
     assert numbers(call("jobs", "--all")) == [2, 6]
     assert call("jobs", "clean", "--tag", "lr=0.1", "--yes").out == "no job that has ended fits\n"
+
+
+def test_the_workspace_is_told(made, call, tmp_path, monkeypatch):  # noqa: F811
+    missing = call("jobs", "show", "ffff")
+    assert (missing.code, missing.err.splitlines()[0]) == (2, f"error: {made.root}: no job begins with 'ffff'")
+    monkeypatch.delenv("XPM_HPC_WORKDIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    remember(made.root)
+    monkeypatch.chdir(tmp_path)
+    for argv, told in (
+        (["jobs"], False),
+        (["jobs", "retry", "--state", "failed", "--task", "nothing"], True),
+        (["jobs", "kill", "--state", "queued"], True),
+        (["experiments", "cancel", "old", "--yes"], True),
+        (["jobs", "clean", "0001", "--here", "--yes"], True),
+        (["experiments", "rm", "old", "--yes"], True),
+    ):
+        assert call(*argv).err == (f"workspace {made.root}\n" if told else ""), argv
+        assert call("jobs", "path", "0003").err == ""
+    (tmp_path / "another").mkdir()
+    remember(tmp_path / "another")
+    remember(made.root)
+    assert call("jobs").err == f"workspace {made.root}\n", "another one is near"
+    assert call("jobs", "--workdir", str(made.root)).err == ""
 
 
 def test_diff(made, call):  # noqa: F811

@@ -36,7 +36,7 @@ def kill(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) -
     xpm-hpc jobs kill 3fa2 77b1
     xpm-hpc jobs kill --experiment sweep --state queued --yes
     """
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
         if not ids:
             views = [one for one in views if one["state"] not in FINAL]
@@ -84,7 +84,7 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
     xpm-hpc jobs retry 3fa2
     xpm-hpc jobs retry --state failed --task 'train*' --since 1d
     """
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
         if ids:
             report(refresher.refresh(views))  # one that failed just now can be tried again
@@ -175,7 +175,7 @@ def clean(ids: Sequence[str], filters: Filters, here: bool, yes: bool, workdir: 
     """
     import shutil  # for this command only
 
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
         is_meant = here and (ids or filters.state)
         left = [one for one in views if one["state"] not in FINAL and not (is_meant and _is_mirror(index.root, one))]
