@@ -41,7 +41,13 @@ def list_(as_json: bool) -> int:
         print_json(found)
     else:
         rows = [
-            (one["name"], one["scheduler"] or "BROKEN", one["host"] or "this machine", one["whose"], one["path"])
+            (
+                one["name"],
+                one["scheduler"] or "BROKEN",
+                "" if one["error"] else one["host"] or "this machine",
+                one["whose"],
+                one["path"],
+            )
             for one in found
         ]
         print_table(rows, ["launcher", "scheduler", "host", "whose", "file"], FIT)
