@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -452,6 +453,17 @@ def test_logs_path_and_pull(call, workspace):
     assert call("jobs", "pull", "demo.bad", "--workdir", workspace) == Ran(0, nothing, "")
 
 
+def test_retry_asks_about_those_that_failed_for_others_too(call, workspace):
+    ran = call("jobs", "retry", "--state", "failed", "--workdir", workspace)
+    asked = "submit 2 jobs again, 1 of them because one that they need failed"
+    assert ran == Ran(2, "", f"error: {asked}: nobody is there to be asked\n  add --yes\n")
+
+
+def test_why_of_a_job_that_is_done(call, workspace):
+    ran = call("jobs", "why", "--task", "good", "--tag", "x=1", "--workdir", workspace)
+    assert re.fullmatch(r"demo.good/[0-9a-f]{8} is done: it ran on \S+ for [0-9.]+ s\n", ran.out), ran
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -533,6 +545,8 @@ def test_launchers(call, nobodys_home):
         assert call("launchers", "show", "mine").out == f'# {own}/mine.toml\nscheduler = "local"\n'
         assert "mine" in call("launchers").out
         (own / "mine.toml").write_text('schedular = "local"\n')
+        (row,) = (line for line in call("launchers").out.splitlines() if line.startswith("mine "))
+        assert row.split() == ["mine", "BROKEN", "user", str(own / "mine.toml")]
         ran = call("launchers", "show", "mine")
         assert (ran.code, "schedular" in ran.err, "Traceback" in ran.err) == (2, True, False)
     finally:

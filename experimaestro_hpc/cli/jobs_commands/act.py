@@ -97,7 +97,9 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
             if not views:
                 print("no failed job fits")
                 return 0
-            if not agreed(f"submit {count_of(views)} again", yes, views):
+            more = [] if yes else _failed_for(index, refresher, views)
+            for_them = f", {len(more)} of them because one that they need failed" if more else ""
+            if not agreed(f"submit {count_of([*views, *more])} again{for_them}", yes, [*views, *more]):
                 return 1
         status = 0
         for launcher, mine in by_launcher(views).items():
@@ -110,6 +112,17 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
                 status = 1 if problem else status
     print("with the code that they had; to run what you have changed, run the script again", file=sys.stderr)
     return status
+
+
+def _failed_for(index: Index, refresher: Refresher, views: Sequence[View]) -> list[View]:
+    """The jobs that failed because one of ``views`` did: they are tried again with it."""
+    children: list[str] = []
+    for launcher, mine in by_launcher(views).items():
+        children += refresher.session(launcher).client.call("dependents", jobs=[one["id"] for one in mine])["jobs"]
+    known = {one["id"] for one in views}
+    found = index.views_of([job for job in dict.fromkeys(children) if job not in known])
+    report(refresher.refresh(found))
+    return [one for one in found if one["reason"] == "dependency"]
 
 
 @click.command(name="pull")
