@@ -149,6 +149,8 @@ def opened(workdir: str | None, is_change: bool = False) -> Iterator[Index]:
     index = Index(root)
     try:
         index.update()
+        for path in index.unread:
+            print(f"warning: {path} cannot be read; its script run again makes it anew", file=sys.stderr)
         yield index
     finally:
         index.close()

@@ -97,6 +97,8 @@ class Index:
         self.layout = Layout(root)
         self.file = _file(root, environ)
         self.database = _open(self.file)
+        #: files of experiments that cannot be read, as of the last update
+        self.unread: list[Path] = []
         self._blank = dict.fromkeys(view(self.layout, "a/0", {}, None, [], {}))
 
     def close(self) -> None:
@@ -157,6 +159,8 @@ class Index:
                 with self.database:
                     path, changed = found.get(name, (None, 0))
                     self._take_experiment(name, path, _trusted(changed, now))
+        taken = {name for (name,) in self.database.execute("SELECT name FROM experiments")}
+        self.unread = [path for name, (path, _) in sorted(found.items()) if name not in taken]
 
     def _row(self, job: str, changed: int, now: int, seen: dict[str, Any]) -> tuple[Any, ...]:
         record = self.layout.record(job)

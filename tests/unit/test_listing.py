@@ -16,6 +16,7 @@ from test_cli import XPM_HPC, Ran, call  # noqa: F401
 from workspaces import Made
 
 from experimaestro_hpc.cli.select import fits_task, same_value
+from experimaestro_hpc.driver.why import why
 from experimaestro_hpc.workspace.recent import remember
 from experimaestro_hpc.workspace.usage import usage_by_task
 
@@ -125,6 +126,36 @@ def test_tags_that_are_numbers_are_sorted_as_numbers(made, call):  # noqa: F811
         made.job(number, tags={"n": value}, experiment="numbers")
     assert numbers(call("jobs", "--experiment", "numbers", "--sort", "tags")) == [9, 8, 7, 11, 10]
     assert numbers(call("jobs", "--all", "--sort", "-tags"))[:5] == [10, 11, 7, 8, 9]
+
+
+@pytest.mark.parametrize("text", ["", '{"jobs": {}, "na', '{"something": "else"}'])
+def test_an_experiment_that_cannot_be_read(made, call, text):  # noqa: F811
+    """Nobody has asked for anything that no job would fit."""
+    for name in ("old", "study"):
+        (made.root / "experiments" / name / "experiment.json").write_text(text)
+    told = [f"warning: {made.root}/experiments/{name}/experiment.json cannot be read" for name in ("old", "study")]
+    ran = call("jobs")
+    assert [line.partition(";")[0] for line in ran.err.splitlines()] == told
+    assert "diverged" in ran.out and ran.code == 0
+    shutil.rmtree(made.root / "experiments")
+    for number in (2, 4, 5, 6):
+        (folder,) = made.root.glob(f"jobs/*/000{number}*")
+        shutil.rmtree(folder)
+    known = f"no experiment is known in {made.root}; none of its 2 jobs failed or is under way (all of them: --all)\n"
+    assert call("jobs") == Ran(0, known, "")
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({"state": "done", "host": "o1", "started": 10.0, "ended": 14.1}, "it ran on o1 for 4.1 s"),
+        ({"state": "done"}, "it ran on a node"),
+        ({"state": "running", "host": "o1", "started": 14.4}, "it has run on o1 for 5.6 s"),
+        ({"state": "running"}, "it has run on a node"),
+    ],
+)
+def test_why_of_jobs_with_which_nothing_is_wrong(state, sentence):
+    assert why("study.train/ab", {"state": state, "parents": {}, "words": {}}, now=20.0) == (sentence, "")
 
 
 def test_columns(made, call):  # noqa: F811

@@ -123,7 +123,7 @@ def list_(
                 views = sorted(views, key=order[0], reverse=order[1])[:most]
             elif most:
                 views = views[-most:]
-            return _Look(views, counts, latest, problems, is_over)
+            return _Look(views, counts, latest, problems, is_over, brief)
 
         if watch:
             return _watch(index, look, show)
@@ -138,6 +138,7 @@ class _Look(NamedTuple):
     :ivar views: those to be shown
     :ivar counts: how many of the experiment ``latest`` are in which state, if nothing else was asked for
     :ivar is_over: all of them have ended
+    :ivar is_brief: nothing was asked for: what matters now
     """
 
     views: Sequence[View]
@@ -145,6 +146,7 @@ class _Look(NamedTuple):
     latest: str
     problems: Sequence[XpmError]
     is_over: bool
+    is_brief: bool
 
 
 def _watch(index: Index, look: Callable[[], _Look], show: Callable[[Index, _Look], list[str]]) -> int:
@@ -226,6 +228,9 @@ def _lines(index: Index, found: _Look, names: Sequence[str], as_json: bool, quie
     if found.latest:
         rest = " (all of them: --all)" if len(views) < sum(found.counts.values()) else ""
         lines.append(f"experiment {found.latest}: {in_words(found.counts)}{rest}")
+    elif not views and found.is_brief:
+        what = f"none of its {index.count()} jobs failed or is under way (all of them: --all)"
+        lines.append(f"no experiment is known in {index.root}; {what}")
     elif not views:
         lines.append(none_fits(index))
     return lines
