@@ -1,6 +1,7 @@
 """Results under a former name. In: a workspace, new and old job ids. Out: the old directories, under the new names too.
 
-A job's directory gets a second name, a link, and its logs and marker the names that the new task id asks for.
+A job's directory gets a second name, a link, and its logs and marker the names that the new task id asks for. When the
+directory is removed, the link leads nowhere, and its name is free.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from ..config.objects import job_name
 from .layout import Layout
@@ -26,6 +28,7 @@ def adopt(layout: Layout, former: Mapping[str, str]) -> list[str]:
             continue
         source, target = layout.job(old), layout.job(new)
         target.parent.mkdir(parents=True, exist_ok=True)
+        remove_dangling(target)
         with contextlib.suppress(FileExistsError):
             target.symlink_to(os.path.relpath(source, target.parent), target_is_directory=True)
         if not target.is_symlink():
@@ -38,3 +41,18 @@ def adopt(layout: Layout, former: Mapping[str, str]) -> list[str]:
                         (source / f"{after}.{ending}").symlink_to(f"{before}.{ending}")
         done.append(new)
     return done
+
+
+def make_directory(path: Path) -> None:
+    """Make a job's directory if it is not there.
+
+    :raises OSError: disk full, no permission
+    """
+    remove_dangling(path)
+    path.mkdir(parents=True, exist_ok=True)
+
+
+def remove_dangling(path: Path) -> None:
+    """Remove a job's link to a directory that is no more."""
+    if path.is_symlink() and not path.exists():
+        path.unlink(missing_ok=True)

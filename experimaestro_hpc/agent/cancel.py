@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from ..runtime.parents import words_of_failure
 from ..schedulers.base import Scheduler, Status
 from .layout import Layout
+from .lock import submission_lock
 from .receipts import read_receipt
 from .send import Sender
-from .submit import LIVE, reconcile, submission_lock
+from .submit import LIVE, reconcile
 from .watch import Watcher
 
 #: said of jobs that were ended through us

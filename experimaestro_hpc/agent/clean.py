@@ -1,7 +1,9 @@
 """What no live job needs any more. In: a workspace. Out: what was removed, or would be, and its size.
 
 Live is every job that was submitted and has no marker. Whatever its scripts and its record name stays, whoever wrote it
-there; so does what was used in the last hour, for the submission that may just be on its way.
+there; so does what was used in the last hour, for the submission that may just be on its way. The receipt of a call
+without an answer stays as long as any job's record names it. Notes of what is held have people's environments in them;
+they are written together with the record that names them, under the submission lock, so they need no such hour.
 """
 
 from __future__ import annotations
@@ -26,9 +28,12 @@ FOLDERS = {
     "lib": "shipped package",
     "env": "environment",
     "batches": "batch",
+    "held": "note of a held submission",
     "incoming": "leftover of an upload",
     "trash": "leftover of a removal",
 }
+#: those in which nothing stays for having been used lately
+_AT_ONCE = ("held", "trash")
 
 
 def clean(layout: Layout, dry_run: bool, grace: float = GRACE) -> list[dict[str, Any]]:
@@ -38,15 +43,17 @@ def clean(layout: Layout, dry_run: bool, grace: float = GRACE) -> list[dict[str,
     :returns: for each: ``kind``, ``path`` in the workspace, ``bytes``
     """
     now = time.time()
-    needed = named_by_live_jobs(layout)
+    needed, batches = named_by_jobs(layout)
     trash = layout.internal / "trash"
     found = []
     for folder, kind in FOLDERS.items():
         for entry in sorted(_entries(layout.internal / folder)):
             token = entry.name.partition(".")[0]
-            if token.encode() in needed or (folder != "trash" and now - _last_use(entry) < grace):
+            if token.encode() in needed or (folder not in _AT_ONCE and now - _last_use(entry) < grace):
                 continue
-            if (folder == "batches" and _is_open(entry)) or (folder in ("incoming", "env") and _is_locked(entry)):
+            if folder == "batches" and token in batches and _has_no_answer(entry):
+                continue
+            if folder in ("incoming", "env") and _is_locked(entry):
                 continue
             found.append({"kind": kind, "path": entry.relative_to(layout.root).as_posix(), "bytes": _size(entry)})
             if dry_run:
@@ -66,12 +73,17 @@ def touch(path: os.PathLike[str] | str) -> None:
         os.utime(path)
 
 
-def named_by_live_jobs(layout: Layout) -> bytes:
-    """What is written in the records and scripts of live jobs, and in those of their batches."""
+def named_by_jobs(layout: Layout) -> tuple[bytes, set[str]]:
+    """What is written in the records and scripts of live jobs, and in those of their batches; and the batches of all
+    jobs."""
     folders: dict[Path, None] = {}
+    batches: set[str] = set()
     for job in layout.jobs():
         record = layout.record(job)
-        if not record.get("batch") or layout.marker(job) is not None:
+        if not record.get("batch"):
+            continue
+        batches.add(str(record["batch"]))
+        if layout.marker(job) is not None:
             continue
         batch = layout.batch(str(record["batch"]))
         folders[layout.job(job)] = None
@@ -85,7 +97,7 @@ def named_by_live_jobs(layout: Layout) -> bytes:
         for name in ("job.json", "job.sh", "array.sh", "receipt.json"):
             with contextlib.suppress(OSError):
                 texts.append((folder / name).read_bytes())
-    return b"\n".join(texts)
+    return b"\n".join(texts), batches
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -104,9 +116,9 @@ def _last_use(path: Path) -> float:
     return max(times)
 
 
-def _is_open(batch: Path) -> bool:
-    """Whether a submission is still to be made, or to be found out about."""
-    return (read_json(str(batch / "receipt.json")) or {}).get("state") in ("submitting", "held")
+def _has_no_answer(batch: Path) -> bool:
+    """Whether it is still to be found out what became of a submission."""
+    return (read_json(str(batch / "receipt.json")) or {}).get("state") == "submitting"
 
 
 def _is_locked(path: Path) -> bool:

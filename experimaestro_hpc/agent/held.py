@@ -7,23 +7,20 @@ that ends is its own. The notes are for their owner's eyes.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from pathlib import Path
 
-from ..runtime.files import read_json
+from ..runtime.files import read_json, write_json
 from .layout import Layout
 
 
 def note(layout: Layout, token: str) -> None:
     """Remember that a submission is held, if that can be: whoever watches knows without."""
     folder = layout.internal / "held"
-    with contextlib.suppress(OSError):  # the disk is full, or there is a note, which says the same
+    with contextlib.suppress(OSError):  # the disk is full
         folder.mkdir(exist_ok=True)
-        # the mode counts from the first byte
-        file = os.open(folder / token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(file, "w", encoding="utf-8") as stream:
-            json.dump(dict(os.environ), stream)
+        if not (folder / token).exists():  # else the environment of whoever held it first
+            write_json(str(folder / token), dict(os.environ), mode=0o600)
 
 
 def forget(layout: Layout, token: str) -> None:
@@ -33,15 +30,20 @@ def forget(layout: Layout, token: str) -> None:
 
 
 def noted(layout: Layout) -> dict[str, Path]:
-    """The note of each submission that is held, by its token."""
+    """The note of each submission that is held, by its token; other users' are for their own jobs."""
     folder = layout.internal / "held"
     try:
-        return {token: folder / token for token in sorted(os.listdir(folder))}
+        notes = {token: folder / token for token in sorted(os.listdir(folder)) if "." not in token}  # a whole one
     except OSError:
         return {}
+    return {token: path for token, path in notes.items() if os.path.isfile(path) and os.access(path, os.R_OK)}
 
 
 def environment(layout: Layout) -> dict[str, str] | None:
     """The environment in the first note that can be read."""
-    found = (read_json(str(path)) for path in noted(layout).values())
-    return next(filter(None, found), None)
+    for path in noted(layout).values():
+        with contextlib.suppress(OSError):
+            found = read_json(str(path))
+            if found:
+                return found
+    return None

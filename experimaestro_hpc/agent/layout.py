@@ -57,6 +57,8 @@ class Layout:
         self.root = Path(root)
         self.internal = self.root / ".xpm"
         self._stems: dict[str, str] = {}
+        #: whether whoever uses this object has the submission lock; see :mod:`.lock`
+        self.is_locked = False
 
     def job(self, job: str) -> Path:
         """The directory of a job."""

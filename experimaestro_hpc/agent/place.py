@@ -10,6 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
+from .adopt import remove_dangling
 from .files import MARKERS
 from .layout import Layout
 
@@ -25,6 +26,7 @@ def place(layout: Layout, incoming: Path, jobs: list[str]) -> list[str]:
         source, target = incoming / "jobs" / job, layout.job(job)
         if (layout.marker(job) or {}).get("state") != "done":
             target.parent.mkdir(parents=True, exist_ok=True)
+            remove_dangling(target)
             try:
                 source.rename(target)
             except OSError:

@@ -28,10 +28,11 @@ from .environments import Environments
 from .incoming import Incoming
 from .kin import dependents, parents_first
 from .layout import Layout
+from .lock import submission_lock
 from .logs import read_log
 from .pack import Packer
 from .place import place
-from .submit import LIVE, WAITING, Submitter, reconcile, submission_lock
+from .submit import LIVE, WAITING, Submitter, reconcile
 from .tar import Readable
 from .tend import Tender
 from .watch import State, Watcher

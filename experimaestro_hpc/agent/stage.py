@@ -29,6 +29,7 @@ from typing import IO
 
 from ..errors import WorkspaceError
 from ..runtime.run import Failure, check_parents
+from .files import MARKERS
 from .layout import Layout
 from .place import move_tree
 from .unpack import stays_inside
@@ -144,30 +145,34 @@ class Stage:
         return list(found)
 
     def note(self, token: str, stream: IO[bytes]) -> bool:
-        """Take in pieces of logs: lines ``OFFSET LENGTH NAME``, each before its bytes. -1 replaces the file."""
+        """Take in pieces of logs: lines ``OFFSET LENGTH NAME``, each before its bytes. -1 replaces the file.
+
+        What cannot be the log of that name, hidden files and what a link leads to, is passed over.
+        """
         with self._locked() as lock:
             if not _is_current(lock, token):
                 return False
             for line in iter(lambda: _line(stream), ""):
                 offset, length, name = line.split(" ", 2)
-                if "/" in name or name.startswith("."):
-                    raise WorkspaceError(f"not the name of a log: {name!r}")
-                self._put_piece(self.folder / name, int(offset), int(length), stream)
+                piece = _piece(stream, int(length))
+                path = self.folder / name
+                if "/" not in name and not name.startswith(".") and _is_free(path):
+                    self._put_piece(path, int(offset), piece)
+                for _ in piece:
+                    pass
         return True
 
     @staticmethod
-    def _put_piece(path: Path, offset: int, length: int, stream: IO[bytes]) -> None:
+    def _put_piece(path: Path, offset: int, piece: Iterator[bytes]) -> None:
         target = path.with_name(f"{path.name}.{os.getpid()}.tmp") if offset < 0 else path
         with open(os.open(target, os.O_WRONLY | os.O_CREAT, 0o666), "wb") as file:
-            file.seek(max(0, offset))
-            while length:
-                data = stream.read(min(length, 1 << 20))
-                if not data:
-                    target.unlink() if offset < 0 else None
-                    raise WorkspaceError("a piece of a log did not arrive whole")
-                file.write(data)
-                length -= len(data)
-            file.truncate()
+            try:
+                file.seek(max(0, offset))
+                file.writelines(piece)
+                file.truncate()
+            except BaseException:
+                target.unlink() if offset < 0 else None
+                raise
         if target != path:
             target.replace(path)
 
@@ -177,18 +182,23 @@ class Stage:
         :param gone: names that the node was given and that the task has removed
         """
         incoming = self.layout.internal / "incoming" / f"staged-{secrets.token_hex(6)}"
-        incoming.mkdir(parents=True)
+        files, markers = incoming / "files", incoming / "markers"
+        files.mkdir(parents=True)
+        markers.mkdir()
         try:
-            tar = subprocess.run(["tar", "-x", "-C", str(incoming)], stderr=subprocess.PIPE, check=False)
-            if tar.returncode or not (incoming / _LOCK).exists():
+            tar = subprocess.run(["tar", "-x", "-C", str(files)], stderr=subprocess.PIPE, check=False)
+            if tar.returncode or not (files / _LOCK).exists():
                 raise WorkspaceError(tar.stderr.decode("utf-8", "replace").strip() or "the files did not arrive whole")
-            (incoming / _LOCK).unlink()
+            (files / _LOCK).unlink()
+            for path in [path for pattern in MARKERS for path in files.glob(pattern)]:
+                path.rename(markers / path.name)
             with self._locked() as lock:
                 if not _is_current(lock, token):
                     return False
-                for name in gone:
+                move_tree(files, self.folder)
+                for name in sorted(gone, reverse=True):  # folders after what is in them
                     _remove(self.folder, name)
-                move_tree(incoming, self.folder)
+                move_tree(markers, self.folder)
         finally:
             shutil.rmtree(incoming, ignore_errors=True)
         return True
@@ -218,9 +228,10 @@ class Stage:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """Remove a file, a link or an empty folder below ``folder``."""
-    path = Path(os.path.normpath(folder / name))
-    if path.parent.resolve().is_relative_to(folder.resolve()) and path != folder:
+    """Remove a file, a link or an empty folder below ``folder``, but nothing behind a link: that has other names."""
+    top = folder.resolve()
+    path = Path(os.path.normpath(top / name))
+    if top in path.parents and path.parent.resolve() == path.parent:
         with contextlib.suppress(OSError):
             path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
@@ -250,6 +261,24 @@ def _add_tree(tar: tarfile.TarFile, folder: Path, name: str) -> None:
 def _is_current(lock: IO[bytes], token: str) -> bool:
     lock.seek(0)
     return lock.read() == token.encode()
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a file of that name can be written, and is in that folder."""
+    return not os.path.lexists(path) or (path.is_file() and not path.is_symlink())
+
+
+def _piece(stream: IO[bytes], length: int) -> Iterator[bytes]:
+    """The next bytes of a stream.
+
+    :raises WorkspaceError: it ends before
+    """
+    while length:
+        data = stream.read(min(length, 1 << 20))
+        if not data:
+            raise WorkspaceError("a piece of a log did not arrive whole")
+        yield data
+        length -= len(data)
 
 
 def _line(stream: IO[bytes]) -> str:

@@ -7,14 +7,13 @@ places, then for each group write a receipt, call the scheduler once, and write 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..runtime.files import read_json, write_json
 from ..schedulers.base import Scheduler, job_name
+from .adopt import make_directory
 from .layout import Layout
 from .receipts import Receipt, look_up, read_receipt
 from .send import Sender
@@ -26,20 +25,6 @@ LIVE = ("running", *WAITING)
 SETTLED = ("done", *LIVE)
 #: what the end of an attempt leaves in ``job.json``
 ENDED = ("state", "reason", "message", "started", "ended", "host", "pid", "exit_code", "used", "native_id", "gpus")
-
-
-@contextlib.contextmanager
-def submission_lock(layout: Layout) -> Iterator[None]:
-    """Nobody else submits in this workspace while the block runs; given up by itself when the process ends.
-
-    The scheduler's commands inherit it: a process that is killed may leave behind one that is about to submit.
-    """
-    folder = layout.internal / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "submit").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        os.set_inheritable(file.fileno(), True)
-        yield
 
 
 class Submitter:
@@ -104,17 +89,18 @@ class Submitter:
                 file.replace(target / file.name)
         for job in receipt.jobs.values():
             source, target = self.incoming / "jobs" / job, self.layout.job(job)
-            target.mkdir(parents=True, exist_ok=True)
+            make_directory(target)
             record = read_json(str(source / "job.json")) or {}
             for name in ("params.json", "job.sh"):
                 os.replace(source / name, target / name)
-            start_attempt(self.layout, job, record, receipt.token)
+            start_attempt(self.layout, job, record, receipt.token, is_first=True)
 
 
-def start_attempt(layout: Layout, job: str, record: dict[str, Any], token: str) -> None:
+def start_attempt(layout: Layout, job: str, record: dict[str, Any], token: str, is_first: bool = False) -> None:
     """Write ``job.json`` for a new attempt, with what is known of those before, and remove what the last one left.
 
     :param record: the new ``job.json``, without what a submission adds
+    :param is_first: of a run of the script; attempts ``earlier`` than that do not count for its policy
     """
     old = layout.record(job)
     attempts = list(old.get("attempts") or ())
@@ -122,6 +108,8 @@ def start_attempt(layout: Layout, job: str, record: dict[str, Any], token: str) 
         attempts.append({"attempt": old.get("attempt", 1), **{key: old[key] for key in ENDED if key in old}})
     record = {key: value for key, value in record.items() if key not in ENDED}
     record.update(batch=token, attempt=int(old.get("attempt", 0)) + 1, attempts=attempts)
+    if is_first:
+        record["earlier"] = len(attempts)
     for leftover in (f"{layout.stem(job)}.failed", str(layout.job(job) / "progress.json")):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(leftover)

@@ -147,6 +147,8 @@ class Reader:
                 if sum(block) - sum(block[148:156]) + 256 != int(block[148:156].rstrip(b" \0"), 8):
                     raise BrokenStream("a damaged head")
                 mode, size = int(block[100:107].rstrip(b" \0"), 8), int(block[124:135], 8)
+                if size < 0:
+                    raise BrokenStream("a damaged head")
                 kind = block[156:157]
                 if kind == b"x":
                     if size > _LONGEST:
@@ -194,7 +196,7 @@ def _records(data: bytes) -> dict[str, str]:
     while data:
         length = int(data[: data.index(b" ")])
         key, _, value = data[data.index(b" ") + 1 : length - 1].partition(b"=")
-        if not key or length > len(data):
+        if not key or not len(key) < length <= len(data):
             raise ValueError("a damaged keyword")
         found[key.decode()] = value.decode("utf-8", "surrogateescape")
         data = data[length:]
@@ -214,6 +216,8 @@ def _member(block: bytes, kind: bytes, size: int, mode: int, records: dict[str, 
     if "mtime" in records:
         whole, _, digits = records["mtime"].partition(".")
         seconds, fraction = int(whole), int(digits[:9].ljust(9, "0"))
+        if abs(seconds) >= 1 << 33:  # more than a file system can note
+            raise ValueError("a time that cannot be")
     more = {key: value for key, value in records.items() if key.startswith("XPM.")}
     link = records.get("linkpath", link)
     return Member(name, FILE if kind == b"\0" else kind, size, mode & 0o777, _ns(seconds, fraction), link, more)

@@ -18,10 +18,11 @@ from ..errors import XpmError
 from ..resources import Resources
 from ..schedulers.base import NoInformation, Scheduler, job_name
 from .layout import Layout
+from .lock import submission_lock
 from .receipts import Receipt, look_up, read_receipt
 from .retry import Attempt, next_attempt
 from .send import Sender
-from .submit import start_attempt, submission_lock
+from .submit import start_attempt
 from .watch import State, Watcher
 
 #: seconds between two tries to submit what was held or without an answer: at first, and at most
@@ -172,7 +173,8 @@ class Tender:
             is_newer = any((one.get("submitted") or 0.0) > since for one in parents)
             is_lost = any(one["state"] == "failed" for one in parents)
             return Attempt(asked, 0.0, False) if is_newer and not is_lost else None
-        reasons = [one.get("reason", "") for one in record.get("attempts") or ()]
+        counted = (record.get("attempts") or ())[record.get("earlier", 0) :]
+        reasons = [one.get("reason", "") for one in counted]
         try:
             return next_attempt(record.get("retry") or {}, [*reasons, reason], asked)
         except XpmError:

@@ -1,8 +1,10 @@
 """A tar stream into a folder, with care. In: a stream that nobody vouches for. Out: files, each whole or not there.
 
 No absolute names, no ``..``, no link that leaves the folder, nothing but files, folders and links; and each file
-appears by rename, so that nobody sees half of one. What has come of a large file when the connection is lost stays
-beside its place, named by :func:`.pack.part_id`, and is gone on with; where this side fails (a full disk) it goes.
+appears by rename, so that nobody sees half of one. What was a folder may become a file, and the reverse.
+
+What has come of a large file when the connection is lost stays beside its place, named by :func:`.pack.part_id`, and
+is gone on with; where this side fails (a full disk) it goes.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +57,7 @@ def stays_inside(link: str, depth: int) -> bool:
     """
     parts = [part for part in link.split("/") if part not in ("", ".")]
     ups = parts.count("..")
-    return not link.startswith("/") and ".." not in parts[ups:] and ups <= depth
+    return not link.startswith("/") and "\0" not in link and ".." not in parts[ups:] and ups <= depth
 
 
 class Parts:
@@ -127,18 +130,20 @@ def unpack(
     parts: Parts | None = None,
     progress: Progress | None = None,
     problems: dict[str, str] | None = None,
+    only: Collection[str] | None = None,
 ) -> list[str]:
     """Unpack a tar stream below ``target``; the names of the files, in their order.
 
     :param parts: what is there of large files, if the sender was told of it
     :param progress: told how many bytes have come, and how many will
     :param problems: gets why files did not come; without it that is an error
+    :param only: jobs, whose directories all of it must be in
     :raises WorkspaceError: an unsafe name, or a stream that is broken
     :raises OSError: disk full, no permission
     """
     os.makedirs(target, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        unpacker = _Unpacker(os.fspath(target), parts or stack.enter_context(Parts()), progress)
+        unpacker = _Unpacker(os.fspath(target), parts or stack.enter_context(Parts()), progress, only)
         try:
             unpacker.run(tar.Reader(stream))
         except tar.BrokenStream as error:
@@ -154,8 +159,9 @@ def unpack(
 class _Unpacker:
     """Puts the members of a tar stream into a folder."""
 
-    def __init__(self, root: str, parts: Parts, progress: Progress | None) -> None:
+    def __init__(self, root: str, parts: Parts, progress: Progress | None, only: Collection[str] | None) -> None:
         self.root = root
+        self.only = only
         self.real_root = os.path.realpath(root)
         self.parts = parts
         self.progress = progress
@@ -180,7 +186,11 @@ class _Unpacker:
     def _take(self, member: tar.Member, reader: tar.Reader) -> None:
         name = safe_name(member.name)
         path = f"{self.root}/{name}"
-        self.all = int(member.more.get(tar.ALL, self.all)) if member.more else self.all
+        if member.more:
+            try:
+                self.all = int(member.more.get(tar.ALL, self.all))
+            except ValueError:
+                raise tar.BrokenStream("a size that is no number") from None
         if member.kind == tar.FOLDER:
             self._make(path, member)
             return
@@ -214,12 +224,20 @@ class _Unpacker:
     def _make(self, folder: str, member: tar.Member) -> None:
         if folder in self.inside:
             return
+        if self.only is not None:
+            top, _, job = folder[len(self.root) + 1 :].partition("/")
+            if top != "jobs" or "/".join(job.split("/")[:2]) not in self.only:
+                raise WorkspaceError(f"a file that nobody asked for was refused: {member.name!r}")
         existing = folder
         while not os.path.exists(existing):
             existing = existing[: existing.rindex("/")]
         if not self._is_inside(existing):
             raise WorkspaceError(f"a file behind a link that leaves the folder was refused: {member.name!r}")
-        os.makedirs(folder, exist_ok=True)
+        try:
+            os.makedirs(folder, exist_ok=True)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError):  # it was a file, or a link to nothing
+            os.unlink(_first_that_is_no_folder(folder, len(self.root)))
+            os.makedirs(folder, exist_ok=True)
         self.inside.add(folder)
 
     def _is_inside(self, path: str) -> bool:
@@ -235,7 +253,7 @@ class _Unpacker:
         try:
             if member.mtime_ns:
                 os.utime(temporary, ns=(member.mtime_ns, member.mtime_ns), follow_symlinks=False)
-            os.replace(temporary, path)
+            _put(temporary, path)
         except BaseException:
             os.unlink(temporary)
             raise
@@ -251,7 +269,7 @@ class _Unpacker:
                 _finish(handle, member)
             finally:
                 os.close(handle)
-            os.replace(temporary, path)
+            _put(temporary, path)
         except BaseException:
             os.unlink(temporary)
             raise
@@ -284,7 +302,7 @@ class _Unpacker:
                 return
             os.ftruncate(handle, total)
             _finish(handle, member)
-            os.replace(unfinished, path)
+            _put(unfinished, path)
         except OSError:  # of this side: nobody would want half a file on a full disk
             if part in self.parts.held and part not in self.private:
                 self.parts.remove(part)
@@ -322,6 +340,22 @@ def _copy_beginning(path: str, handle: int, length: int, digest: str) -> None:
             done += len(data)
     if done < length or sha.hexdigest() != digest:
         raise OSError(errno.ESTALE, "it has changed meanwhile; try again", path)
+
+
+def _put(temporary: str, path: str) -> None:
+    try:
+        os.replace(temporary, path)
+    except IsADirectoryError:  # it was a folder
+        shutil.rmtree(path)
+        os.replace(temporary, path)
+
+
+def _first_that_is_no_folder(folder: str, start: int) -> str:
+    """The first part of a path, after ``start`` characters, that is there and is something else."""
+    end = folder.find("/", start + 1)
+    while end >= 0 and (os.path.isdir(folder[:end]) or not os.path.lexists(folder[:end])):
+        end = folder.find("/", end + 1)
+    return folder[:end] if end >= 0 else folder
 
 
 def _write(handle: int, data: bytes) -> None:

@@ -16,6 +16,7 @@ from ..runtime.files import read_json, write_json
 from ..runtime.parents import words_of_failure
 from ..schedulers.base import NoInformation, Scheduler, Status
 from .layout import Layout
+from .lock import submission_lock
 from .receipts import Receipt, read_receipt
 from .stage import KEPT, explain
 
@@ -298,10 +299,18 @@ class Watcher:
 
     def _conclude(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         """Write the marker that the job itself could not write, so that everybody sees the same."""
-        record = self.layout.record(job)
-        if record.get("batch") != self._record(job).get("batch"):
-            self.forget([job])  # that was an earlier attempt: somebody has submitted it anew
-            return self.states([job])[job]
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # where nothing can be written the end is told all the same
+                if not stack.enter_context(submission_lock(self.layout, wait=False)):
+                    # somebody may just submit it anew: the next look will tell
+                    known = {**state, **(running or {}), "detail": "it has ended; how is told in a moment"}
+                    return {**known, "state": "running" if running else "queued"}
+            if self.layout.record(job).get("batch") == self._record(job).get("batch"):
+                return self._end(job, status, state, running)
+        self.forget([job])  # that was an earlier attempt: somebody has submitted it anew
+        return self.states([job])[job]
+
+    def _end(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         end: dict[str, Any] = {
             **(running or {}),
             "state": "failed",

@@ -14,6 +14,7 @@ import click
 
 from .. import __version__
 from ..errors import XpmError
+from ..workspace.words import with_short_ids
 from .lazy import LazyGroup
 
 
@@ -52,7 +53,8 @@ def main() -> None:
         status = cli.main(standalone_mode=False)
     except XpmError as error:
         sys.stdout.flush()
-        print(traceback.format_exc() if os.environ.get("XPM_HPC_DEBUG") else f"error: {error}", file=sys.stderr)
+        words = f"error: {with_short_ids(str(error))}"
+        print(traceback.format_exc() if os.environ.get("XPM_HPC_DEBUG") else words, file=sys.stderr)
         status = error.exit_status
     except click.ClickException as error:
         error.show()

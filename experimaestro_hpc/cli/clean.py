@@ -30,9 +30,9 @@ _HERE = "here"
 def command(launchers: tuple[str, ...], dry_run: bool, yes: bool, workdir: str | None, as_json: bool) -> int:
     """Remove what no live job needs, on the clusters and here.
 
-    That is code, shipped packages, environments, batches, and what broken uploads have left; what was used in the last
-    hour stays. Jobs and their results are not touched. A job whose code is gone cannot be tried again with `jobs
-    retry`; its script can be run again.
+    That is code, shipped packages, environments, batches, notes of what was held (with the environment of whoever
+    submitted it), and what broken uploads have left; what was used in the last hour stays. Jobs and their results are
+    not touched. A job whose code is gone cannot be tried again with `jobs retry`; its script can be run again.
 
     \b
     xpm-hpc clean --dry-run

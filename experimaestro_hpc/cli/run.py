@@ -50,6 +50,8 @@ def command(
     xpm-hpc run --dry-run --scripts experiment.py
     xpm-hpc run --notify 'notify-send "$XPM_HPC_MESSAGE"' experiment.py
     """
+    if scripts and not dry_run:
+        raise click.UsageError("--scripts shows what --dry-run would submit: give both")
     if settings:
         os.environ[VARIABLE] = json.dumps(settings)
     run_options.set(RunOptions(launcher, workdir, detach, dry_run, scripts, notify, quiet, settings))
@@ -63,7 +65,7 @@ def run_script(path: Path, argv: list[str]) -> None:
     """
     path = path.resolve()
     try:
-        code = compile(path.read_bytes(), str(path), "exec")
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
     except (OSError, SyntaxError, ValueError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise XpmError(f"the script cannot be run: {error}", where=f"{path}{line}") from error

@@ -66,7 +66,14 @@ class Config(Configured):
 
     def tag(self: Some, key: str, value: object) -> Some:
         """Label the object for people; tags never count in the identifier. Returns the object itself."""
-        self.__dict__["__xpm__"].tags[str(key)] = value
+        state: State = self.__dict__["__xpm__"]
+        if state.job is not None:
+            from ..errors import XpmError
+
+            raise XpmError(
+                f"{type(self).__qualname__} was submitted, and its tags were noted", hint="first tag(), then submit()"
+            )
+        state.tags[str(key)] = value
         return self
 
     def __post_init__(self) -> None:

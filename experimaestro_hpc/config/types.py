@@ -104,11 +104,10 @@ def initialise(config: Configured, values: dict[str, Any]) -> None:
             import difflib  # takes longer to load than a thousand objects to make
 
             near = difflib.get_close_matches(name, parameters, 1)
-            raise ParameterError(
-                f"{cls.__qualname__} has no parameter {name!r}",
-                where=caller(),
-                hint=f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(parameters) or 'none'}",
-            )
+            hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(parameters) or 'none'}"
+            if any(name in getattr(base, "__annotations__", ()) for base in cls.__mro__):
+                hint = f"write its type as Param[…]: `{name}: Param[…]`"
+            raise ParameterError(f"{cls.__qualname__} has no parameter {name!r}", where=caller(), hint=hint)
     for name, parameter in parameters.items():
         if name in values:
             if parameter.kind == "constant":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import os
 import socket
 import sys
 import threading
@@ -45,10 +46,17 @@ class AskPolicy(paramiko.MissingHostKeyPolicy):
         print("Is it the right one? It is then noted in ~/.ssh/known_hosts (yes/no) ", file=sys.stderr, end="")
         if input().strip().lower() != "yes":
             raise UnknownHostKey(f"the key of {hostname} was not accepted")
-        known_hosts = Path("~/.ssh/known_hosts").expanduser()
-        known_hosts.parent.mkdir(mode=0o700, exist_ok=True)
-        with known_hosts.open("a", encoding="ascii") as file:
-            file.write(f"{hostname} {key.get_name()} {key.get_base64()}\n")
+        note_host(Path("~/.ssh/known_hosts").expanduser(), f"{hostname} {key.get_name()} {key.get_base64()}")
+
+
+def note_host(known_hosts: Path, line: str) -> None:
+    """Add a line to a file of known hosts, whose last line may lack its end."""
+    known_hosts.parent.mkdir(mode=0o700, exist_ok=True)
+    with known_hosts.open("ab+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        is_ended = file.read() in (b"", b"\n")
+        file.write(b"\n" * (not is_ended) + line.encode("ascii") + b"\n")
 
 
 class ParamikoChannel:
@@ -99,7 +107,8 @@ class ParamikoConnector:
 
     def _connect(self) -> Any:
         # fabric knows user@host:port, not the address that ssh takes for it
-        connection = fabric.Connection(self.host.removeprefix("ssh://"), connect_timeout=CONNECT_TIMEOUT)
+        host = self.host[6:].removesuffix("/") if self.host.startswith("ssh://") else self.host
+        connection = fabric.Connection(host, connect_timeout=CONNECT_TIMEOUT)
         hops = [connection]
         while isinstance(hops[-1].gateway, fabric.Connection):
             hops.append(hops[-1].gateway)
@@ -245,5 +254,11 @@ def _explain(host: str, error: Exception) -> NoReturn:
             f"the host does not answer: {error or type(error).__name__}",
             where=where,
             hint=f"is the network (or the VPN) up? does `ssh {host}` work?",
+        ) from error
+    if isinstance(error, ValueError):
+        raise ConnectionFailed(
+            f"this host is not understood: {error}",
+            where=where,
+            hint="check `host` in the launcher file, and ~/.ssh/config",
         ) from error
     raise error

@@ -99,7 +99,7 @@ class RemoteClient:
 
     def _take(self, body: Body, take: Callable[[Any], Any]) -> None:
         assert self.channel is not None
-        late = Deadline(ANSWER_TIMEOUT, self.channel.close)
+        late = Deadline(ANSWER_TIMEOUT, self.channel.abort)  # to close it would wait for whoever reads it
         body.alive = late.put_off
         try:
             take(body)
@@ -140,12 +140,15 @@ class RemoteClient:
                     document, left = self._read(channel)
         except (OSError, EOFError, ValueError) as error:
             self.close()
+            words = f"the connection was lost: {error or type(error).__name__}"
             raise ConnectionFailed(
-                f"the connection was lost: {error or type(error).__name__}",
+                late.words if late.is_past else words,
                 where=f"host {self.connector.host}",
             ) from error
-        except XpmError:
+        except XpmError as error:
             self.close()
+            if late.is_past:
+                raise ConnectionFailed(late.words, where=f"host {self.connector.host}") from error
             raise
         finally:
             late.cancel()
@@ -266,6 +269,7 @@ class Deadline:
         self.seconds = seconds
         self._call = call
         self._over = threading.Event()
+        self.is_past = False
         self.put_off()
         threading.Thread(target=self._wait, daemon=True).start()
 
@@ -273,7 +277,13 @@ class Deadline:
         while (left := self._at - time.monotonic()) > 0:
             if self._over.wait(left):
                 return
+        self.is_past = True
         self._call()
+
+    @property
+    def words(self) -> str:
+        """What it means that the time is over."""
+        return f"no answer has come for {self.seconds:.0f} s"
 
     def put_off(self) -> None:
         """Something has happened."""

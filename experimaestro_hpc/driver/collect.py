@@ -44,7 +44,7 @@ def make_job(task: Task, launcher: Launcher, resources: Any, retry: Any, jobs: M
         parents=tuple(job_id(parent) for parent in parents_of(task)),
         launcher=launcher,
         resources=_resources(task, resources),
-        tags=_tags_of(task, jobs),
+        tags=tags_of(task, jobs),
         retry=policy,
     )
     if policy:
@@ -69,7 +69,7 @@ def _is_sealed(config: Configured) -> bool:
     return bool(config.__dict__["__xpm__"].sealed)
 
 
-def _tags_of(task: Task, jobs: Mapping[str, Job]) -> dict[str, Any]:
+def tags_of(task: Task, jobs: Mapping[str, Job]) -> dict[str, Any]:
     """The task's tags, and under them those of the tasks that it needs."""
     found: dict[str, Any] = {}
     unclear: set[str] = set()

@@ -52,5 +52,6 @@ def staying(
                 f"xpm-hpc jobs clean --here --launcher {quote(place)} --state waiting --state queued --state running"
                 f" --workdir {quote(str(layout.root))}",
             ) from error
-        found.update({id_: launcher for id_ in mine if states[id_]["state"] in SETTLED})
+        # one with a detail and no state was sent, and nobody knows yet whether it arrived
+        found.update({id_: launcher for id_ in mine if states[id_]["state"] in SETTLED or "detail" in states[id_]})
     return found

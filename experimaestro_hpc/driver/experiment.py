@@ -23,13 +23,13 @@ from ..config.context import RunMode
 from ..config.declare import State
 from ..config.objects import ResumableTask, Task
 from ..config.serialize import job_id
-from ..errors import JobsFailed, XpmError
+from ..errors import JobsFailed, WorkspaceError, XpmError
 from ..workspace.experiments import check_name, note_jobs
 from ..workspace.jobs import last_lines
 from ..workspace.recent import remember
 from ..workspace.words import count_of, short, tags_in_words
 from . import hook
-from .collect import make_job, outputs_of, seal
+from .collect import make_job, outputs_of, seal, tags_of
 from .dry_run import told
 from .elsewhere import staying
 from .jobs import Job, JobMaker
@@ -111,6 +111,10 @@ class experiment:
                 if run_options.get().dry_run:
                     raise SystemExit(0)  # what follows in the script wants results
             elif isinstance(error, Exception):
+                open_ = [job for job in self.monitor.launchers if not self.monitor.is_over(job)]
+                if open_:
+                    end = f"xpm-hpc experiments cancel {shlex.quote(self.name)} --workdir {self.quoted}"
+                    self.monitor.warn(f"the script has failed, and {count_of(open_)} may go on; to end them: {end}")
                 self._notify("failed", str(error))
         except JobsFailed as failed:
             self._notify("failed", failed.what)
@@ -138,6 +142,8 @@ class experiment:
         if id_ not in self.jobs:
             place = _launcher(launcher) if launcher else self.launcher
             self.jobs[id_] = make_job(task, place, resources, retry, self.jobs)
+        else:
+            self.jobs[id_].tags.update(tags_of(task, self.jobs))
         state: State = task.__dict__["__xpm__"]
         state.job = Handle(self, id_)
         state.directory = str(self.root / "jobs" / id_)
@@ -149,6 +155,8 @@ class experiment:
         :raises JobsFailed: when a job failed
         """
         self._send_or_stop()
+        if not self.jobs:
+            self.monitor.say(f"experiment {self.name}: no task was submitted")
         if self.run_mode is not RunMode.NORMAL or not self.jobs:
             return
         self._follow(self.jobs)
@@ -181,7 +189,12 @@ class experiment:
             raise JobsFailed(
                 f"{short(job)} failed ({state.get('reason')}): {state.get('message', '')}",
                 where=f"experiment {self.name}",
-                hint="\n".join(last_lines(self.layout, job)),
+                hint="\n".join(
+                    [
+                        *(f"| {line}" for line in last_lines(self.layout, job)),
+                        f"see: xpm-hpc jobs why {short(job)} --workdir {self.quoted}",
+                    ]
+                ),
             )
 
     def _follow(self, jobs: Iterable[str]) -> None:
@@ -222,18 +235,17 @@ class experiment:
                 f" submits nothing twice. To see them: xpm-hpc jobs --workdir {self.quoted}"
             )
             raise SystemExit(130) from None
+        except OSError as error:
+            words = f"a file of the workspace cannot be written: {error.strerror or error}"
+            where = str(error.filename or self.root)
+            raise WorkspaceError(words, where=where, hint="another workspace: --workdir DIR") from error
 
     def _send(self) -> None:
         """Plan and submit what has not been sent yet."""
         fresh = {id_: job for id_, job in self.jobs.items() if id_ not in self.sent}
         if not fresh:
             return
-        if run_options.get().settings and not were_read.get():
-            raise XpmError(
-                f"nothing reads the setting {run_options.get().settings[0]}: the script does not call configure()",
-                where=str(self.maker.script or ""),
-                hint="for an option of the script's own: xpm-hpc run SCRIPT -- OPTIONS",
-            )
+        self._check(fresh)
         self._stay(fresh)
         self._add_builders(fresh)
         ordered = in_order([job.planned() for job in self.jobs.values()])  # a parent that was not submitted shows here
@@ -254,6 +266,18 @@ class experiment:
                     " done, so this process must go on until then"
                 )
                 self.monitor.wait(open_)
+
+    def _check(self, fresh: dict[str, Job]) -> None:
+        """Refuse what only shows when all is known."""
+        if run_options.get().settings and not were_read.get():
+            raise XpmError(
+                f"nothing reads the setting {run_options.get().settings[0]}: the script does not call configure()",
+                where=str(self.maker.script or ""),
+                hint="for an option of the script's own: xpm-hpc run SCRIPT -- OPTIONS",
+            )
+        idle = {type(job.task).__qualname__ for job in fresh.values() if type(job.task).execute is Task.execute}
+        if idle and self.run_mode is RunMode.NORMAL:
+            raise XpmError(f"{min(idle)} has no execute method, so its tasks would do nothing")
 
     def _stay(self, fresh: dict[str, Job]) -> None:
         """Leave jobs with the launcher that has them already, if that is another one."""

@@ -7,12 +7,13 @@ import sys
 from types import TracebackType
 
 from ..errors import XpmError
+from ..workspace.words import with_short_ids
 
 
 def show(error: XpmError) -> None:
     """Print an error for people."""
     sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"error: {with_short_ids(str(error))}", file=sys.stderr, flush=True)
 
 
 def is_debugging() -> bool:

@@ -239,10 +239,22 @@ def _connector(table: Table) -> Connector:
         raise table.error("'host' is given in [connector] but no 'type'", "host", hint='add type = "ssh"')
     if connector.type == "ssh" and not connector.host.strip():
         raise table.missing("host", ": ssh needs one")
-    # ssh would take such a host for an option, or for a host and a command
-    if connector.host.startswith("-") or re.search(r"\s", connector.host):
-        raise table.invalid("host", "a host name that ssh knows, or user@host")
+    if connector.host and not _is_host(connector.host):
+        raise table.invalid("host", "a host name that ssh knows, user@host, or ssh://user@host:port")
     return connector
+
+
+def _is_host(host: str) -> bool:
+    """Whether ``ssh`` would take this for one host and its port: not for an option, or for a host and a command."""
+    if host.startswith("-") or re.search(r"\s", host):
+        return False
+    is_address = host.startswith("ssh://")
+    user, at, name = (host[6:].removesuffix("/") if is_address else host).rpartition("@")
+    if name.count(":") == 1:  # else it is of IPv6
+        name, _, port = name.partition(":")
+        if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
+            return False
+    return bool(name and (user or not at)) and not (is_address and "/" in name)
 
 
 def _template(top: Table) -> str:

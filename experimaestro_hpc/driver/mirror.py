@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..agent.adopt import make_directory
 from ..agent.files import Manifest, manifest, with_hashes
 from ..agent.pack import Packer, Stream
 from ..agent.unpack import Parts, unpack
@@ -53,7 +54,7 @@ def write_here(session: Session, files: Mapping[str, str]) -> None:
     """Put the files of jobs into the laptop's workspace as well."""
     for name, text in files.items():
         path = session.layout.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         write_bytes(str(path), text.encode("utf-8", "surrogateescape"))
 
 
@@ -76,7 +77,7 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
     def take(stream: Any) -> None:
         try:
             with shown(label) as progress:
-                taken.extend(unpack(stream, root, parts, progress, problems))
+                taken.extend(unpack(stream, root, parts, progress, problems, only=have))
         except OSError as error:
             what = f"the files of jobs cannot be written on this machine: {error.strerror or error}"
             raise WorkspaceError(what, where=str(error.filename or root)) from error

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..config.objects import job_name
-from ..errors import ConnectionFailed
+from ..errors import ConnectionFailed, XpmError
 from ..workspace.jobs import FINAL, last_lines
-from ..workspace.words import duration, first_line, in_words, short
+from ..workspace.words import count_of, duration, first_line, in_words, short
 from .mirror import pull
 from .session import Session
 
@@ -113,16 +113,16 @@ class Monitor:
                 self._look(self.sessions[name], some, patience)
 
     def cancel(self) -> int:
-        """End the jobs that have not ended; returns how many were.
-
-        :raises ConnectionFailed: the cluster cannot be reached
-        """
+        """End the jobs that have not ended; returns how many were. What cannot be reached is told."""
         open_jobs = [job for job in self.launchers if not self.is_over(job)]
         cancelled = 0
         for name, session in self.sessions.items():
             session.client.close()  # a request may have been cut off by the interrupt
             mine = [job for job in open_jobs if self.launchers[job] == name]
-            cancelled += len(session.client.call("cancel", jobs=mine)["cancelled"])
+            try:
+                cancelled += len(session.client.call("cancel", jobs=mine)["cancelled"]) if mine else 0
+            except XpmError as error:  # the others are ended all the same
+                self.warn(f"{count_of(mine)} on {session.place} could not be cancelled: {error}")
         return cancelled
 
     def _rest(self, error: ConnectionFailed) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import XpmError
+from ..runtime.files import write_json
 from ..workspace.index import Index
 from ..workspace.jobs import FINAL, View, by_launcher, update
 
@@ -83,12 +84,18 @@ def refresh(root: Path, views: Iterable[View]) -> list[XpmError]:
 
 def forget_ends(session: Session, jobs: Iterable[str]) -> None:
     """Remove what earlier attempts of jobs that are submitted again have left on this machine."""
+    from ..agent.submit import ENDED  # see session_of
+
     if session.is_here:
         return
     for job in jobs:
-        for ending in ("done", "failed"):
+        for ending in (*FINAL, "out", "err"):  # the logs of earlier attempts come back under names of their own
             Path(f"{session.layout.stem(job)}.{ending}").unlink(missing_ok=True)
         (session.layout.job(job) / "progress.json").unlink(missing_ok=True)
+        record = session.layout.record(job)
+        if not record.keys().isdisjoint(ENDED):
+            without = {key: value for key, value in record.items() if key not in ENDED}
+            write_json(str(session.layout.job(job) / "job.json"), without)
 
 
 def look(session: Session, views: list[View]) -> None:

@@ -32,14 +32,16 @@ from experimaestro_hpc.runtime.run import main
 
 pid, words = os.getpid(), len(sys.argv)
 code = main(sys.argv)
-workspace = os.path.abspath(__file__).rpartition("/.xpm/")[0]
-held = workspace + "/.xpm/held"
-# not what the task forked, nor one of its several processes
-if os.getpid() == pid and words == 2 and os.path.isdir(held) and os.listdir(held):
-    from experimaestro_hpc.agent.after import go_on
+try:
+    workspace = os.path.abspath(__file__).rpartition("/.xpm/")[0]
+    held = workspace + "/.xpm/held"
+    # not what the task forked, nor one of its several processes
+    if os.getpid() == pid and words == 2 and os.path.isdir(held) and os.listdir(held):
+        from experimaestro_hpc.agent.after import go_on
 
-    go_on(workspace)
-sys.exit(code)
+        go_on(workspace)
+finally:  # whatever comes of that: the task has ended as its marker says
+    sys.exit(code)
 """
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..agent.unpack import stays_inside
-from ..errors import XpmError
+from ..errors import WorkspaceError, XpmError
 
 #: bytes; more is data, not code
 MAX_SIZE = 100 << 20
@@ -65,9 +65,20 @@ def take_snapshot(script: Path, leave_out: Iterable[Path] = ()) -> Snapshot:
 
     :param leave_out: folders that are no code, such as the workspace
     :raises XpmError: the project is too large to be code
+    :raises WorkspaceError: a file of it has vanished, or cannot be read
     """
-    script = script.resolve()
-    top = _git(script.parent, "rev-parse", "--show-toplevel").strip()
+    try:
+        return _take(script.resolve(), leave_out)
+    except OSError as error:
+        raise WorkspaceError(
+            f"the project's code cannot be read: {error.strerror or error}",
+            where=str(error.filename or script),
+            hint="files that are no code can be listed in .xpmignore",
+        ) from error
+
+
+def _take(script: Path, leave_out: Iterable[Path]) -> Snapshot:
+    top = _git(script.parent, "rev-parse", "--show-toplevel").removesuffix("\n")
     root = Path(top) if top else script.parent
     names: set[str] = set()
     data: list[str] = []
@@ -132,12 +143,20 @@ def _files_beside(script: Path, data: list[str]) -> Iterator[str]:
                 yield path.name
             else:
                 data.append(path.name)
-        elif (path / "__init__.py").is_file():
+        elif _is_package(path):
             yield from _below(path, folder)
     for module in list(sys.modules.values()):
         file = getattr(module, "__file__", None)
         if file and file.endswith(".py") and Path(file).is_relative_to(folder):
             yield Path(file).relative_to(folder).as_posix()
+
+
+def _is_package(folder: Path) -> bool:
+    """Whether a folder is a package; one that this user may not enter is none of theirs."""
+    try:
+        return (folder / "__init__.py").is_file()
+    except PermissionError:
+        return False
 
 
 def _below(package: Path, folder: Path) -> Iterator[str]:
@@ -175,7 +194,7 @@ def _wanted(root: Path, names: Iterable[str], leave_out: list[Path]) -> Iterator
 
 def _ignored(root: Path) -> list[str]:
     try:
-        lines = (root / ".xpmignore").read_text(encoding="utf-8").splitlines()
+        lines = (root / ".xpmignore").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except FileNotFoundError:
         return []
     return [line.strip().rstrip("/") for line in lines if line.strip() and not line.startswith("#")]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..agent.adopt import adopt
@@ -16,7 +17,7 @@ from ..runtime.files import write_json
 from ..workspace.words import count_of, first_line, short
 from .building import build, note
 from .former import find_former
-from .jobs import Job, JobMaker
+from .jobs import Job, JobMaker, place_of
 from .mirror import lacking, pack, pull, write_here
 from .monitor import Monitor
 from .plan import Plan, PlannedJob, make_plan, with_done_here
@@ -118,6 +119,8 @@ class Submission:
     def _submit(self, plan: Plan, with_code: bool, monitor: Monitor) -> None:
         session = self.session
         files, groups = self._files(plan)
+        own = {name: text for name, text in files.items() if name.startswith("jobs/")}
+        new = set() if session.is_here else self._note_launcher(own, plan.submitted)
         with_code = with_code and not send_code(session, self.maker.snapshot)
         body, size = pack(files, self.maker.snapshot if with_code else None)
         with body:
@@ -130,12 +133,11 @@ class Submission:
                 size=size,
             )
         if not session.is_here:
-            attached = {f"jobs/{job}/" for job in answer["attached"] if session.layout.record(job)}
-            own = {name: text for name, text in files.items() if name.startswith("jobs/")}
-            write_here(session, {name: text for name, text in own.items() if not name.startswith(tuple(attached))})
+            there = new | {f"jobs/{job}" for job in answer["attached"] if session.layout.record(job)}
+            write_here(session, {name: text for name, text in own.items() if name.rpartition("/")[0] not in there})
+            forget_ends(session, [job for later in ("natives", "held", "unknown") for job in answer[later]])
             for job, native in answer["natives"].items():
                 self._note_native(job, native)
-            forget_ends(session, [job for later in ("natives", "held", "unknown") for job in answer[later]])
         for later, what, goes_on in (
             ("unknown", "without an answer", "this goes on while somebody watches them"),
             ("held", "not submitted yet", "they follow when others end"),
@@ -154,6 +156,18 @@ class Submission:
             )
         for job, words in refused.items():
             monitor.say(f"  {short(job)} was refused: {first_line(words)}")
+
+    def _note_launcher(self, files: Mapping[str, str], jobs: Sequence[str]) -> set[str]:
+        """Note here who gets the jobs before they are sent: when the answer is lost, it is known whom to ask.
+
+        :returns: the folders of those that somebody else had before, or nobody
+        """
+        layout, place = self.session.layout, place_of(self.session.launcher)
+        new = {f"jobs/{job}" for job in jobs if layout.record(job).get("launcher") != place}
+        write_here(self.session, {name: text for name, text in files.items() if name.rpartition("/")[0] in new})
+        for job in jobs:
+            Path(f"{layout.stem(job)}.failed").unlink(missing_ok=True)  # its end is open again
+        return new
 
     def _adopt(self, states: Mapping[str, Any]) -> dict[str, Any]:
         """The states of jobs that were done under the names of deprecated classes or parameters."""

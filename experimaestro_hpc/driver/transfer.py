@@ -55,10 +55,15 @@ def send_up(session: Session, jobs: list[str]) -> list[str]:
 def send_code(session: Session, snapshot: Snapshot) -> bool:
     """Send a code snapshot by itself if it is large, and say so; a small one travels with the submission.
 
+    :raises WorkspaceError: a file of it has vanished, or cannot be read
     :raises XpmError: the cluster cannot be reached, or its disk is full
     """
-    paths = {name: source(snapshot.root, name) for name in snapshot.files}
-    files = [(f"code/{name}", str(path), path.lstat()) for name, path in paths.items()]
+    try:
+        paths = {name: source(snapshot.root, name) for name in snapshot.files}
+        files = [(f"code/{name}", str(path), path.lstat()) for name, path in paths.items()]
+    except OSError as error:
+        what = f"a file of the project cannot be sent: {error.strerror or error}"
+        raise WorkspaceError(what, where=str(error.filename or snapshot.root)) from error
     if sum(status.st_size for *_, status in files) < LARGE:
         return False
     _send(session, files, f"sending the code to {session.place}", "take_code", code=snapshot.digest)

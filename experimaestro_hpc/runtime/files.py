@@ -12,19 +12,20 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def write_json(path: str, document: dict[str, Any], *, durable: bool = False) -> None:
+def write_json(path: str, document: dict[str, Any], *, durable: bool = False, mode: int = 0o666) -> None:
     """Write ``document`` to ``path``; see :func:`write_bytes`."""
-    write_bytes(path, (dumps(document) + "\n").encode("utf-8", "backslashreplace"), durable=durable)
+    write_bytes(path, (dumps(document) + "\n").encode("utf-8", "backslashreplace"), durable=durable, mode=mode)
 
 
-def write_bytes(path: str, data: bytes, *, durable: bool = False) -> None:
+def write_bytes(path: str, data: bytes, *, durable: bool = False, mode: int = 0o666) -> None:
     """Write ``data`` to ``path`` by rename, so that a reader sees the old file or the new one.
 
     :param durable: also wait until it is on the disk
+    :param mode: who may read and write it, from its first byte on; less what the umask takes away
     :raises OSError: disk full, directory gone; the old file is untouched
     """
     temporary = f"{path}.{os.getpid()}.{get_ident()}.tmp"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         try:
             while data:

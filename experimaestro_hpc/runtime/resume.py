@@ -62,8 +62,8 @@ def start_again(environ: Mapping[str, str], record: Mapping[str, Any], restarts:
     :param restarts: how often it has been started again already
     """
     times = (record.get("retry") or {}).get("timeout", {"times": 0})["times"]
-    earlier = sum(one.get("reason") == "timeout" for one in record.get("attempts") or ())
-    if times is not None and earlier + restarts >= times:
+    counted = (record.get("attempts") or ())[record.get("earlier", 0) :]
+    if times is not None and sum(one.get("reason") == "timeout" for one in counted) + restarts >= times:
         return False
     if environ.get("SLURM_JOB_ID"):
         return _requeue(environ["SLURM_JOB_ID"], environ.get("XPM_HPC_FLUSH", ""))

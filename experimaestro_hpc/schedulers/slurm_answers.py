@@ -205,6 +205,14 @@ def parse_shown(out: str) -> dict[str, str]:
     return {name: found[name] for name in EXPLAINED if found.get(name) not in (None, "", "(null)", "Unknown", "N/A")}
 
 
+#: the signal that Slurm's accounts have of a job that was not started, as its log could not be opened
+_NO_LOG = 53
+_NO_LOG_WORDS = (
+    "its node could not open its log: it may not see the workdir (then: nodes = 'staged' in [mirror] of the launcher"
+    " file), or the disk is full"
+)
+
+
 def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status | None:
     """What a state of sacct's means; None for one that lags behind or is not known: no information."""
     word = state.split()[0].rstrip("+") if state.strip() else ""
@@ -222,6 +230,8 @@ def ended_status(state: str, exit_code: str, host: str, reason: str) -> Status |
     detail = state if reason in ("None", "") else f"{state} ({reason})"
     if word == "FAILED" and number is not None and 128 < number <= 128 + 64:
         detail = f"killed by signal {number - 128}"
+        if number - 128 == _NO_LOG:
+            ours, detail = "launch", _NO_LOG_WORDS
     return Status(
         "ended",
         reason=ours,

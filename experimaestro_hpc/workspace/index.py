@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..agent.layout import Layout, is_job_id
 from ..errors import WorkspaceError
@@ -28,6 +28,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+_Found = TypeVar("_Found")
 
 #: of the tables; an index of another version is made anew
 _VERSION = 4
@@ -96,14 +98,20 @@ class Index:
         self.root = root
         self.layout = Layout(root)
         self.file = _file(root, environ)
-        self.database = _open(self.file)
         #: files of experiments that cannot be read, as of the last update
         self.unread: list[Path] = []
+        self.fits_task: Callable[[str], bool] = bool
+        self._use(_open(self.file))
         self._blank = dict.fromkeys(view(self.layout, "a/0", {}, None, [], {}))
 
     def close(self) -> None:
         """Let go of the database."""
         self.database.close()
+
+    def _use(self, database: sqlite3.Connection) -> None:
+        """Go on with this database, where ``fits_task`` is a function of SQL's."""
+        self.database = database
+        database.create_function("fits_task", 1, lambda task: self.fits_task(task))
 
     def update(self) -> None:
         """Read what has changed since the last time.
@@ -120,12 +128,12 @@ class Index:
         self.database.close()
         if not isinstance(error, sqlite3.OperationalError):
             _remove(self.file)
-            self.database = _open(self.file)
+            self._use(_open(self.file))
             with contextlib.suppress(sqlite3.DatabaseError):
                 self._update()
                 return
             self.database.close()
-        self.database = _connect(":memory:")
+        self._use(_connect(":memory:"))
         self._update()
 
     def _read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -134,6 +142,14 @@ class Index:
         except sqlite3.DatabaseError as error:
             self._start_again(error)
             return self.database.execute(statement, values).fetchall()
+
+    def _understood(self, read: Callable[[], _Found]) -> _Found:
+        """What ``read`` makes of rows; of those of a new database if it finds one that it does not understand."""
+        try:
+            return read()
+        except ValueError as error:
+            self._start_again(error)
+            return read()
 
     def _update(self) -> None:
         now = time.time_ns()
@@ -170,10 +186,11 @@ class Index:
         submitted = one["submitted"] or 0.0
         if job in seen:
             record_then, said = seen[job]
+            seen[job] = None  # of an earlier submission, or of a job that has ended, or damaged
             if one["state"] not in FINAL and record_then == _submission(record):
-                one.update(json.loads(said))
-            else:  # of an earlier submission, or of a job that has ended
-                seen[job] = None
+                with contextlib.suppress(ValueError, TypeError):
+                    seen[job] = _loaded(said, dict)
+                    one.update(seen[job])
         kept = {name: value for name, value in one.items() if value is not None and name not in _NOT_KEPT}
         text = json.dumps(kept)
         return job, _trusted(changed, now), one["task"], one["state"], one["launcher"], submitted, text
@@ -212,9 +229,12 @@ class Index:
 
     def views(self, query: Query = Query()) -> list[View]:
         """The jobs that fit, the latest submitted last."""
+        return self._understood(lambda: self._views(query))
+
+    def _views(self, query: Query) -> list[View]:
         conditions, values = _conditions(query)
         if query.fits_task is not None:
-            self._define("fits_task", query.fits_task)
+            self.fits_task = cache(query.fits_task)  # asked once for each task
         select = f"SELECT id, view, submitted FROM jobs WHERE state IS NOT NULL{''.join(conditions)}"
         if query.most is None:
             rows = self._read(f"{select} ORDER BY submitted, id", values)
@@ -227,27 +247,26 @@ class Index:
 
     def views_of(self, jobs: Sequence[str]) -> list[View]:
         """These jobs, as far as they are there."""
+        return self._understood(lambda: self._views_of(jobs))
+
+    def _views_of(self, jobs: Sequence[str]) -> list[View]:
         rows: list[Any] = []
         for start in range(0, len(jobs), _CHUNK):
             some = jobs[start : start + _CHUNK]
             rows += self._read(f"SELECT id, view FROM jobs WHERE state IS NOT NULL AND id IN ({_marks(some)})", some)
         return self._made(rows)
 
-    def _define(self, name: str, test: Callable[[str], bool]) -> None:
-        """Make a test a function of SQL's, asked once for each value."""
-        self.database.create_function(name, 1, cache(test))
-
     def _made(self, rows: Sequence[tuple[str, str]]) -> list[View]:
         named = self._members([job for job, _ in rows])
         found = []
         for job, text in rows:
             task, _, identifier = job.partition("/")
-            one: View = {**self._blank, **json.loads(text)}
+            one: View = {**self._blank, **_loaded(text, dict)}
             of = named.get(job, ())
             one.update(id=job, task=task, identifier=identifier, path=f"{self.root}/jobs/{job}")
             one["experiments"] = [name for name, _ in of]
             if of:
-                one["tags"] = json.loads(of[0][1])
+                one["tags"] = _loaded(of[0][1], dict)
             found.append(one)
         return found
 
@@ -294,9 +313,12 @@ class Index:
 
     def experiments(self) -> list[dict[str, Any]]:
         """The experiments, the latest first: ``name``, ``updated`` (seconds since 1970), ``script``, ``latest``."""
+        return self._understood(self._read_experiments)
+
+    def _read_experiments(self) -> list[dict[str, Any]]:
         rows = self._read("SELECT name, updated, script, latest FROM experiments ORDER BY updated DESC")
         return [
-            {"name": name, "updated": updated, "script": script, "latest": json.loads(latest)}
+            {"name": name, "updated": updated, "script": script, "latest": _loaded(latest, list)}
             for name, updated, script, latest in rows
         ]
 
@@ -344,6 +366,17 @@ def _conditions(query: Query) -> tuple[list[str], list[Any]]:
 def _submission(record: Mapping[str, Any]) -> str:
     """What a job's record says of its submission: another one is another text."""
     return json.dumps([record.get(name) for name in ("created", "batch", "native_id", "attempt")])
+
+
+def _loaded(text: str | bytes, kind: type[_Found]) -> _Found:
+    """What is kept as JSON.
+
+    :raises ValueError: it is none, or of another kind
+    """
+    found = json.loads(text)
+    if not isinstance(found, kind):
+        raise ValueError(f"{found!r} is no {kind.__name__}")
+    return found
 
 
 def _literal(text: str) -> str:

@@ -138,7 +138,7 @@ def resolve(views: Iterable[View], wanted: Sequence[str], where: str = "") -> li
             raise WorkspaceError(f"no job begins with {prefix!r}", where=where, hint="see: xpm-hpc jobs")
         if len(fits) > 1:
             are_short = len({short(one["id"]) for one in fits}) == len(fits)
-            listed = "\n".join(short(one["id"]) if are_short else one["id"] for one in fits[:10])
+            listed = "\n".join(short(one["id"]) if are_short else one["id"][:-32] for one in fits[:10])
             what, hint = f"{len(fits)} jobs begin with {prefix!r}", f"give more of one of:\n{listed}"
             raise WorkspaceError(what, where=where, hint=hint)
         found[fits[0]["id"]] = fits[0]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sized
 
+#: a job's id, but not the end of a path
+_JOB_ID = re.compile(r"(?<![\w./-])([^\s/]+/[0-9a-f]{8})[0-9a-f]{56}\b(?!/)")
 _IDENTIFIER = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{56}\b")
 
 
@@ -17,6 +19,16 @@ def short(job: str) -> str:
 def count_of(jobs: Sized) -> str:
     """``1 job``, ``2 jobs``."""
     return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}"
+
+
+def with_short_ids(text: str) -> str:
+    """``text`` with job ids as :func:`short` has them; paths stay whole.
+
+    >>> with_short_ids(f"a.b/{'12' * 32} failed, see /w/jobs/a.b/{'12' * 32}/b.err") == (
+    ...     f"a.b/12121212 failed, see /w/jobs/a.b/{'12' * 32}/b.err")
+    True
+    """
+    return _JOB_ID.sub(r"\1", text)
 
 
 def first_line(text: str) -> str:

@@ -108,8 +108,18 @@ if __name__ == "__main__":
 """
 
 RESUMABLE = """
-import os, sys, time
+import os, shutil, sys, time
+from pathlib import Path
 from experimaestro_hpc import GracefulTimeout, Param, ResumableTask, experiment
+
+def settle():
+    # as if what was given had come long ago: a copy takes its time
+    stamp = Path(os.environ["XPM_HPC_STAGED"].partition("/jobs/")[0], "stamp")
+    probe = stamp.with_name("probe")
+    stamp.touch()
+    probe.touch()
+    while probe.stat().st_mtime_ns == stamp.stat().st_mtime_ns:
+        probe.touch()
 
 class Train(ResumableTask):
     x: Param[int]
@@ -117,10 +127,20 @@ class Train(ResumableTask):
     def execute(self):
         host = os.uname().nodename
         if os.path.exists("state"):
+            settle()
             os.remove("first")
+            shutil.rmtree("ckpt")
+            os.rename("last", "previous")
+            os.mkdir("last")
+            Path("last/weights").write_text("2")
             print("goes on from", open("state").read(), "on", host)
             return
         open("first", "w").close()
+        os.makedirs("ckpt/deep/er")
+        Path("ckpt/deep/x").write_text("1")
+        os.makedirs("last/deep")
+        Path("last/weights").write_text("1")
+        Path("last/deep/x").write_text("1")
         print("begins on", host, flush=True)
         try:
             time.sleep(600)
@@ -252,6 +272,14 @@ def test_a_resumable_task_goes_on_another_node(staged):
     assert path.read_text() == f"goes on from {first} on {other}\n"
     assert path.with_name("train.1.out").read_text() == f"begins on {first}\n"
     assert not path.with_name("first").exists()
+    assert not path.with_name("ckpt").exists()
+    kept = {
+        str(one.relative_to(path.parent)): one.read_text()
+        for folder in ("last", "previous")
+        for one in path.with_name(folder).rglob("*")
+        if one.is_file()
+    }
+    assert kept == {"last/weights": "2", "previous/weights": "1", "previous/deep/x": "1"}
     assert left_on_the_nodes(staged) == ""
 
 

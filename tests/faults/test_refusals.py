@@ -122,6 +122,28 @@ def test_what_is_held_goes_on_with_nobody_watching(desk):
     wait_for(lambda: not list((desk.there / ".xpm/held").iterdir()), "the last job to end")
 
 
+def test_a_job_that_ends_beside_the_note_of_another_user(desk):
+    """Which it cannot read: for Slurm it has ended well all the same, so that what waits for it runs."""
+    desk.write("roots.py", ROOTS)
+    desk.launcher()
+    desk.run(*RUN, "roots.py", "--", "work", "1").ok()
+    note = desk.there / ".xpm" / "held" / "0"
+    note.parent.mkdir(exist_ok=True)
+    note.touch(0o600)
+    assert note.stat().st_uid != desk.there.stat().st_uid
+    desk.run(*RUN, "roots.py", "--", "work", "2").ok()
+    natives = [one["native_id"] for one in desk.jobs().values()]
+    asked = ("sacct", "-nXP", "-o", "State", "-j", ",".join(natives))
+    ends: list[str] = []
+
+    def are_known() -> bool:
+        ends[:] = desk.on_login(*asked).split()
+        return len(ends) == 2 and set(ends) <= {"COMPLETED", "FAILED"}
+
+    wait_for(are_known, "sacct to know their ends")
+    assert ends == ["COMPLETED"] * 2
+
+
 def test_more_tasks_than_an_array_may_have(desk, standins):
     path = desk.rig.root / "etc/slurm/slurm.conf"
     text = path.read_text()

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from experimaestro_hpc.agent.clean import GRACE, clean
 from experimaestro_hpc.agent.layout import Layout
+from experimaestro_hpc.agent.lock import submission_lock
 from experimaestro_hpc.agent.service import Service
-from experimaestro_hpc.agent.submit import submission_lock
 from experimaestro_hpc.cli import cli
 from experimaestro_hpc.driver import ship
 
@@ -94,10 +94,40 @@ def test_dry_run_removes_nothing(layout):
     assert sorted(cleaned(layout)) == sorted(ALL)
 
 
-@pytest.mark.parametrize("state", ["held", "submitting"])
-def test_batches_that_are_to_be_submitted_stay(layout, state):
+@pytest.mark.parametrize(
+    ("state", "named_by", "stays"),
+    [
+        ("held", "a live job", True),
+        ("submitting", "a live job", True),
+        ("submitting", "an ended job", True),  # the scheduler may have taken it
+        ("held", "an ended job", False),
+        ("held", "nobody", False),
+        ("submitting", "nobody", False),
+    ],
+)
+def test_batches_that_are_to_be_submitted_stay(layout, state, named_by, stays):
     put(layout.internal, "batches/t111/receipt.json", json.dumps({"state": state}))
+    if named_by != "nobody":
+        job(layout, "a", "failed" if named_by == "an ended job" else "", batch="t111")
+    assert ("batches/t111" not in cleaned(layout)) == stays
+
+
+def test_a_batch_that_no_record_names_yet_stays_for_a_while(layout):
+    put(layout.internal, "batches/t111/receipt.json", json.dumps({"state": "submitting"}), old=False)
     assert "batches/t111" not in cleaned(layout)
+
+
+def test_the_environments_of_what_is_held_no_more_go(layout):
+    for token in ("t111", "t222", "t333", "t444.7.7.tmp"):
+        put(layout.internal, f"held/{token}", json.dumps({"SECRET": "x"}), old=False)
+    job(layout, "a", "failed", batch="t111")
+    job(layout, "b", batch="t222")
+    assert [name for name in cleaned(layout) if name.startswith("held/")] == [
+        "held/t111",
+        "held/t333",
+        "held/t444.7.7.tmp",
+    ]
+    assert [path.name for path in (layout.internal / "held").iterdir()] == ["t222"]
 
 
 def test_what_was_just_used_stays(layout):

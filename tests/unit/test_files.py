@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import io
 import os
@@ -199,6 +200,27 @@ def test_a_damaged_head_is_an_error(box, position):
     assert tree(box) == {}
 
 
+@pytest.mark.parametrize(
+    "words", [b"0 a=b\n", b"5 a=b\n", b"99 a=b\n", b"25 mtime=99999999999999999\n", b"15 XPM.all=abc\n"]
+)
+def test_damaged_keywords_are_an_error(box, words):
+    stream = hostile(member("x"), data=b"new").read()
+    head = bytearray(hostile(member("k", b"x"), data=b"").read()[:512])
+    head[124:136] = b"%011o\0" % len(words)
+    head[148:156] = b"%06o\0 " % (sum(head) - sum(head[148:156]) + 256)
+    with pytest.raises(WorkspaceError, match="did not arrive whole"):
+        unpack(io.BytesIO(bytes(head) + words.ljust(512, b"\0") + stream), box)
+    assert tree(box) == {}
+
+
+def test_a_size_below_nothing_is_an_error(box):
+    head = bytearray(hostile(member("x"), data=b"new").read())
+    head[124:136] = b"-0000000001\0"
+    head[148:156] = b"%06o\0 " % (sum(head[:512]) - sum(head[148:156]) + 256)
+    with pytest.raises(WorkspaceError, match="did not arrive whole"):
+        unpack(io.BytesIO(bytes(head)), box)
+
+
 @pytest.mark.parametrize("junk", [b"", b"\n", b"<html>502 Bad Gateway</html>" * 100, b"\0" * 20])
 def test_what_is_no_tar_at_all(box, junk):
     with pytest.raises(WorkspaceError, match="did not arrive whole"):
@@ -221,11 +243,40 @@ def test_files_appear_by_rename(box, monkeypatch):
     assert (seen, (box / "x").read_bytes()) == ([b"old"], b"new")
 
 
-def test_a_file_that_cannot_be_put_in_place_leaves_no_temporary_one(box):
-    (box / "x").mkdir()
-    with pytest.raises(OSError):
+def test_a_file_that_cannot_be_put_in_place_leaves_no_temporary_one(box, monkeypatch):
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(unpack_module.os, "replace", full)
+    with pytest.raises(OSError, match="no space left"):
         unpack(hostile(member("x"), data=b"new"), box)
-    assert [path.name for path in box.iterdir()] == ["x"]
+    assert list(box.iterdir()) == []
+
+
+@pytest.mark.parametrize("new", [member("a/model"), link("a/model", "b"), member("a/model/deep/er")])
+@pytest.mark.parametrize("old", ["folder", "file", "link", "dangling link"])
+def test_what_was_a_folder_may_become_a_file_and_the_reverse(box, old, new):
+    (box / "a").mkdir()
+    place = box / "a/model"
+    if old == "folder":
+        (place / "deep").mkdir(parents=True)
+        (place / "deep" / "old").write_text("old")
+    elif old == "file":
+        place.write_text("old")
+    else:
+        (box / "a/b").touch() if old == "link" else None
+        place.symlink_to("b")
+    unpack(hostile(new, data=b"new"), box)
+    arrived = box / new.name
+    assert (arrived.readlink() if new.issym() else arrived.read_text()) == (Path("b") if new.issym() else "new")
+    assert not [path for path in box.rglob("*") if path.name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("name", [".xpm/lib/x", "jobs/test.say/other/say.done", "jobs/test.say", "jobs/evil", "evil"])
+def test_only_what_was_asked_for_is_taken(box, name):
+    with pytest.raises(WorkspaceError, match="nobody asked for"):
+        unpack(hostile(member(f"jobs/{JOB}/out/x"), member(name)), box, only={JOB})
+    assert list(tree(box)) == [f"jobs/{JOB}/out/x"]
 
 
 # --- What is sent arrives

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from test_cli import ssh
 
 from experimaestro_hpc.agent.adopt import adopt
 from experimaestro_hpc.agent.layout import Layout
+from experimaestro_hpc.agent.place import place
 
 HEAD = """
 from typing import Any
@@ -298,6 +300,25 @@ def test_adopting(tmp_path):
     assert not layout.job("m.new/2").exists()
     failed = layout.marker("m.new/3")
     assert failed is not None and failed["state"] == "failed"
+
+
+def test_adopting_anew_what_was_adopted_from_a_job_that_is_no_more(tmp_path):
+    layout = Layout(tmp_path)
+    for old in ("m.old/1", "m.older/1"):
+        done(layout, old)
+        assert adopt(layout, {"m.new/1": old}) == ["m.new/1"]
+        assert layout.marker("m.new/1") is not None
+        shutil.rmtree(layout.job(old))
+    assert adopt(layout, {"m.new/1": "m.old/1"}) == []
+
+
+def test_a_result_comes_from_elsewhere_to_a_name_that_led_to_one_that_is_no_more(tmp_path):
+    layout, incoming = Layout(tmp_path / "here"), Layout(tmp_path / "incoming")
+    done(incoming, "m.new/1")
+    old = done(layout, "m.old/1")
+    adopt(layout, {"m.new/1": "m.old/1"})
+    shutil.rmtree(old)
+    assert place(layout, incoming.root, ["m.new/1"]) == ["m.new/1"]
 
 
 @pytest.mark.parametrize("job", ["../x/1", "m.new/../1", "m.new", ""])

@@ -324,6 +324,39 @@ def test_a_file_that_is_damaged_while_it_is_open(made, environ):
     index.close()
 
 
+def test_a_file_that_is_damaged_while_it_is_asked_for_tasks(made, environ):
+    other = made.job(COUNT, task="study.other")
+    query = Query(fits_task=lambda task: task == "study.other")
+    before = look(made, environ, query)
+    assert [one["id"] for one in before] == [other]
+    index = Index(made.root, environ)
+    index.update()
+    damage_inside(database(environ))
+    index.database.execute("PRAGMA shrink_memory")
+    assert index.views(query) == before
+    assert not in_memory(index)
+    index.close()
+
+
+@pytest.mark.parametrize("value", ["{", "", "[]", "null", b"\xff"])
+@pytest.mark.parametrize(("table", "column"), [("jobs", "view"), ("members", "tags"), ("experiments", "latest")])
+def test_a_row_that_is_not_understood(made, environ, table, column, value):
+    if (column, value) == ("latest", "[]"):
+        value = "{}"
+    before = look(made, environ)
+    index = Index(made.root, environ)
+    experiments = index.experiments()
+    with sqlite3.connect(database(environ)) as other:
+        other.execute(f"UPDATE {table} SET {column} = ?", (value,))
+    other.close()
+    assert index.experiments() == experiments
+    assert index.views_of([one["id"] for one in before]) == before
+    assert index.views() == before
+    assert look(made, environ) == before
+    assert not in_memory(index)
+    index.close()
+
+
 def test_a_cache_folder_that_cannot_be_made(made):
     index = Index(made.root, {"XDG_CACHE_HOME": "/dev/null/cache"})
     index.update()

@@ -131,6 +131,17 @@ def test_values(lines: str, get: Any, expected: object) -> None:
     assert type(found) is type(expected)
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("h", "u@h", "h.example.org", "h:22", "u@h:65535", "ssh://h", "ssh://u@h:2222", "ssh://u@h:2222/", "ssh://h/"),
+        *("::1", "u@fe80::1", "ssh://u@[::1]:22", "realm@u@h", "müller@höst", "site/login"),
+    ],
+)
+def test_hosts(host: str) -> None:
+    assert parse(SSH + f"host = '{host}'").connector.host == host
+
+
 def test_a_launcher_is_frozen() -> None:
     with pytest.raises(AttributeError):
         parse(COMPLETE).workdir = "elsewhere"  # type: ignore[misc]
@@ -331,15 +342,17 @@ PART = LOCAL + '[[partitions]]\nname = "gpu"\n'
             3,
             "'host' is given in [connector] but no 'type'\n  add type = \"ssh\"",
         ),
-        (
-            SSH + "host = '-oProxyCommand=x'",
-            5,
-            "'host' in [connector] must be a host name that ssh knows, or user@host, not the text '-oProxyCommand=x'",
-        ),
-        (
-            SSH + "host = 'a b'",
-            5,
-            "'host' in [connector] must be a host name that ssh knows, or user@host, not the text 'a b'",
+        *(
+            (
+                SSH + f"host = '{host}'",
+                5,
+                "'host' in [connector] must be a host name that ssh knows, user@host, or ssh://user@host:port,"
+                f" not the text '{host}'",
+            )
+            for host in (
+                *("-oProxyCommand=x", "a b", "u@h:abc", "h:", "h:0", "ssh://h:65536", "h:-1", "h:" + "1" * 9),
+                *("u@", "@h", "u@:22", "ssh://", "ssh:///", "ssh://h/x", "ssh://u@h:2222//"),
+            )
         ),
         (
             "scheduler = 'oar'\nslots = 2",

@@ -20,10 +20,13 @@ from experimaestro_hpc.agent.unpack import unpack
 from experimaestro_hpc.config.objects import Task
 from experimaestro_hpc.driver import ship
 from experimaestro_hpc.driver.client_here import LocalClient
+from experimaestro_hpc.driver.elsewhere import staying
+from experimaestro_hpc.driver.jobs import place_of
 from experimaestro_hpc.driver.launcher import Connector, Launcher, Mirror
 from experimaestro_hpc.driver.mirror import pack, pull, write_here
 from experimaestro_hpc.driver.monitor import Monitor
 from experimaestro_hpc.driver.plan import PlannedJob
+from experimaestro_hpc.driver.refresh import forget_ends
 from experimaestro_hpc.driver.snapshot import take_snapshot
 from experimaestro_hpc.driver.submission import Submission, SubmissionErrorForAll
 from experimaestro_hpc.driver.transfer import send_code, send_up
@@ -139,10 +142,10 @@ def bytes_of(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> int:
     """Bring back what is new of job A; how many bytes came."""
     read: list[int] = []
 
-    def counted(stream: Any, *rest: Any) -> list[str]:
+    def counted(stream: Any, *rest: Any, **more: Any) -> list[str]:
         data = stream.read()
         read.append(len(data))
-        return unpack(io.BytesIO(data), *rest)
+        return unpack(io.BytesIO(data), *rest, **more)
 
     monkeypatch.setattr("experimaestro_hpc.driver.mirror.unpack", counted)
     pull(pair.session, [A])
@@ -390,16 +393,84 @@ def test_what_was_sent_is_here_too_and_nothing_is_left_of_an_earlier_attempt(pai
         path.write_text(content)
     client = Client({A: "failed"}, {"natives": {A: "17"}})
     round_of(pair, client, A).run(monitor)
-    assert pair.here(A).keys() == {"params.json", "job.json", "job.sh", "say.out"}
+    assert pair.here(A).keys() == {"params.json", "job.json", "job.sh"}
     assert pair.laptop.record(A)["native_id"] == "17"
+
+
+def test_nothing_is_shown_of_an_earlier_attempt_that_is_tried_again(pair):
+    ended = {"id": A, "host": "c1", "started": 1.0, "ended": 18.4, "exit_code": 1, "batch": "t1", "launcher": "gate"}
+    files = {
+        "job.json": json.dumps(ended),
+        "say.failed": "{}",
+        "progress.json": "{}",
+        "say.1.err": "kept",
+        "say.err": "",
+    }
+    for name, content in files.items():
+        path = pair.laptop.job(A) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    forget_ends(pair.session, [A])
+    assert pair.here(A).keys() == {"job.json", "say.1.err"}
+    assert pair.laptop.record(A) == {"id": A, "batch": "t1", "launcher": "gate"}
+
+
+def test_the_files_of_a_job_take_the_place_of_a_link_to_a_former_result_that_is_gone(pair):
+    pair.laptop.job(A).parent.mkdir(parents=True)
+    pair.laptop.job(A).symlink_to("nowhere")
+    write_here(pair.session, {f"jobs/{A}/job.json": "{}"})
+    assert pair.here(A) == {"job.json": b"{}"}
+
+
+def test_who_gets_jobs_is_known_before_they_are_sent(pair, monitor):
+    """Otherwise a lost answer would leave nothing to ask anybody about, and the next launcher would get them too."""
+    (pair.laptop.job(A)).mkdir(parents=True)
+    (pair.laptop.job(A) / "say.failed").write_text("{}")
+    (pair.laptop.job(A) / "job.json").write_text('{"launcher": "another"}')
+
+    class Cut(Client):
+        def call(self, operation: str, **arguments: Any) -> Any:
+            if operation == "submit":
+                raise ConnectionFailed("the connection was lost", where="host gate")
+            return super().call(operation, **arguments)
+
+    with pytest.raises(ConnectionFailed):
+        round_of(pair, Cut({A: "failed", B: "unscheduled"}, {}), A, B).run(monitor)
+    assert pair.here(A).keys() == pair.here(B).keys() == {"params.json", "job.json", "job.sh"}
+
+
+@pytest.mark.parametrize(
+    ("state", "stays"),
+    [
+        ({"state": "queued"}, True),
+        ({"state": "done"}, True),
+        ({"state": "unscheduled", "detail": "its submission was not confirmed"}, True),
+        ({"state": "unscheduled"}, False),
+        ({"state": "failed"}, False),
+    ],
+)
+def test_what_stays_with_the_launcher_that_had_it(pair, monkeypatch, state, stays):
+    """A and B went there, B has ended; C is new."""
+    asked: list[Any] = []
+    launcher = SimpleNamespace(name="gate")
+    client = SimpleNamespace(call=lambda _operation, jobs: asked.extend(jobs) or {"states": dict.fromkeys(jobs, state)})
+    for job in (A, B):
+        pair.laptop.job(job).mkdir(parents=True)
+        (pair.laptop.job(job) / "job.json").write_text('{"launcher": "gate"}')
+    (pair.laptop.job(B) / "say.failed").write_text("{}")
+    monkeypatch.setattr("experimaestro_hpc.driver.elsewhere.launcher_named", lambda _name: launcher)
+    jobs: Any = dict.fromkeys((A, B, C), SimpleNamespace(launcher=pair.session.launcher))
+    found = staying(pair.laptop, jobs, lambda _launcher: SimpleNamespace(client=client))  # type: ignore[arg-type]
+    assert (found, asked) == ({A: launcher} if stays else {}, [A])
 
 
 def test_what_somebody_else_has_submitted_meanwhile_keeps_its_files(pair, monitor):
     (pair.laptop.job(B)).mkdir(parents=True)
-    (pair.laptop.job(B) / "job.json").write_text('{"theirs": 1}')
+    theirs = json.dumps({"theirs": 1, "launcher": place_of(pair.session.launcher)})
+    (pair.laptop.job(B) / "job.json").write_text(theirs)
     client = Client({A: "unscheduled", B: "unscheduled", C: "unscheduled"}, {"natives": {A: "17"}, "attached": [B, C]})
     round_of(pair, client, A, B, C).run(monitor)
-    assert pair.here(B) == {"job.json": b'{"theirs": 1}'}
+    assert pair.here(B) == {"job.json": theirs.encode()}
     assert pair.here(C).keys() == {"params.json", "job.json", "job.sh"}, "nothing of it is here: ours are the same"
 
 
@@ -621,6 +692,13 @@ def test_large_code_goes_by_itself_and_goes_on(pair, tmp_path):
     assert send_code(pair.session, large)
     assert client.sent < 3 << 20
     assert (pair.cluster.code("0f") / "weights").read_bytes() == data
+
+
+def test_code_that_has_vanished_before_it_was_sent(pair, tmp_path):
+    (tmp_path / "main.py").write_text("main")
+    gone: Any = SimpleNamespace(root=tmp_path, files=("main.py", "gone.py"), digest="0f")
+    with pytest.raises(WorkspaceError, match=r"gone\.py: a file of the project cannot be sent: No such file"):
+        send_code(pair.session, gone)
 
 
 def test_a_full_disk_leaves_nothing_behind(pair, monkeypatch):

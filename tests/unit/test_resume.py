@@ -176,6 +176,15 @@ def test_only_as_often_as_the_policy_says(workspace, tmp_path, retry, restarts, 
     assert ended.returncode == (-signal.SIGTERM if again else 1)
 
 
+@pytest.mark.parametrize(("earlier", "again"), [(4, True), (3, False)])
+def test_what_failed_before_the_script_was_run_again_does_not_count(workspace, tmp_path, earlier, again):
+    attempts = [{"reason": "timeout"}] * 4
+    what = {"what": "raise GracefulTimeout('x')"}
+    job = workspace.job("Resume", what, retry={"timeout": {"times": 1}}, attempts=attempts, earlier=earlier)
+    job.run(**scontrol(tmp_path))
+    assert job.markers == ([] if again else [".failed"])
+
+
 def test_when_slurm_does_not_want_to(workspace, tmp_path):
     job = workspace.job("Resume", {"what": "raise GracefulTimeout('x')"}, retry=RETRY)
     ended = job.run(**scontrol(tmp_path, code=1))

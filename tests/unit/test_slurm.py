@@ -357,6 +357,12 @@ def test_ended_status(state, exit_code, reason, expected):
     assert ended_status(state, exit_code, "node1", reason) == expected
 
 
+def test_a_job_whose_node_does_not_see_the_workdir():
+    found = ended_status("FAILED", "0:53", "node1", "None")
+    assert found is not None and (found.reason, found.exit_code) == ("launch", 181)
+    assert "nodes = 'staged'" in found.detail
+
+
 def test_what_26_05_says_otherwise():
     """22.05 takes 128 off an exit status, and gives a reason with a job whose parent has failed."""
     out = """\

@@ -13,7 +13,7 @@ import pytest
 from experimaestro_hpc.driver import snapshot as snapshot_module
 from experimaestro_hpc.driver.jobs import JobMaker
 from experimaestro_hpc.driver.snapshot import Snapshot, take_snapshot
-from experimaestro_hpc.errors import XpmError
+from experimaestro_hpc.errors import WorkspaceError, XpmError
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -52,6 +52,54 @@ def names(taken: Snapshot) -> list[str]:
 
 
 # --- In a git repository
+
+
+@pytest.mark.parametrize("name", ["proj ", " proj", "proj\n", "proj\n\n", "proj\t"])
+def test_a_project_whose_name_ends_with_white_space(tmp_path, name):
+    project = repository(tmp_path / name, "main.py", "lib/part.py")
+    taken = take_snapshot(project / "lib" / "part.py")
+    assert (taken.root, names(taken), taken.import_paths[0]) == (project, ["lib/part.py", "main.py"], "lib")
+
+
+def test_a_file_that_vanishes_meanwhile(project, monkeypatch):
+    repository(project, "main.py", "other.py")
+    read = Path.read_bytes
+
+    def removed(path: Path) -> bytes:
+        (project / "other.py").unlink(missing_ok=True)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", removed)
+    with pytest.raises(WorkspaceError, match=r"other\.py: the project's code cannot be read: No such file"):
+        take_snapshot(project / "main.py")
+
+
+def test_a_folder_of_another_user_beside_the_script(without_git, monkeypatch):
+    """As beside a script in ``/tmp``; root may enter them all, so it is told otherwise."""
+    write(without_git, "main.py", "theirs/__init__.py")
+    is_file = Path.is_file
+
+    def refused(path: Path) -> bool:
+        if path.parent.name == "theirs":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    assert names(take_snapshot(without_git / "main.py")) == ["main.py"]
+
+
+def test_xpmignore_of_names_that_are_no_text(without_git):
+    write(without_git, "main.py")
+    (without_git / os.fsdecode(b"\xff.txt")).touch()
+    (without_git / ".xpmignore").write_bytes(b"\xff.txt\n")
+    assert names(take_snapshot(without_git / "main.py")) == ["main.py"]
+
+
+def test_a_folder_in_the_place_of_a_file_of_ours(without_git):
+    (without_git / ".xpmignore").mkdir()
+    write(without_git, "main.py")
+    with pytest.raises(WorkspaceError, match=r"\.xpmignore: the project's code cannot be read: Is a directory"):
+        take_snapshot(without_git / "main.py")
 
 
 def test_what_git_tracks_and_what_it_neither_tracks_nor_ignores(project):

@@ -136,6 +136,18 @@ def test_a_single_one_left_of_an_array_is_still_an_element(start):
     assert (scheduler.submissions[-1].indexes, answer["natives"]) == ([1], {C: "t2_1"})
 
 
+def test_a_former_result_that_was_removed_leaves_its_new_name_free(start):
+    service, _ = start()
+    done = service.layout.job(C)
+    done.mkdir(parents=True)
+    Path(f"{service.layout.stem(C)}.done").write_text("{}")
+    assert service.adopt({A: C})["states"][A]["state"] == "done"
+    service.remove([C])
+    assert send(service, group("t1", [A]), group("t2", [B], [A]))["natives"] == {A: "t1", B: "t2"}
+    assert not done.exists()
+    assert (service.layout.job(A) / "job.sh").is_file()
+
+
 def test_a_failed_job_is_submitted_again_without_what_it_left(start):
     service, _ = start()
     send(service, group("t1", [A]))
@@ -146,7 +158,7 @@ def test_a_failed_job_is_submitted_again_without_what_it_left(start):
     assert states(service, A) == ["failed:exit"]
     assert send(service, group("t2", [A]), version="2", token="again")["natives"] == {A: "t2"}
     assert states(service, A) == ["queued:"]
-    record = {"id": A, "parents": [], "name": "a", "version": "2", "batch": "t2", "attempt": 2}
+    record = {"id": A, "parents": [], "name": "a", "version": "2", "batch": "t2", "attempt": 2, "earlier": 1}
     assert service.layout.record(A) == {**record, "attempts": [{"attempt": 1}]}
     names = ["a.out", "job.json", "job.sh", "output.bin", "params.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -315,7 +327,7 @@ def test_nothing_is_submitted_while_a_cut_off_submission_cannot_be_looked_up(sta
     for token, job in (("t2", A), ("t3", B)):
         error = send(service, group("t9", [C]), group(token, [job], [A] if job == B else []), token=token)
         assert (error["kind"], "Unable to contact slurm controller" in error["what"]) == ("ConnectionFailed", True)
-        assert "nothing was submitted" in error["hint"]
+        assert "nothing was done" in error["hint"]
     assert (scheduler.submissions, times_submitted(scheduler)) == ([], {"t1": 1})
     assert not service.layout.job(C).exists()
     assert list((service.layout.internal / "incoming").iterdir()) == []

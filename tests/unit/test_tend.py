@@ -312,6 +312,22 @@ def test_no_more_attempts_than_the_policy_says(start, rules, reasons, attempts):
     assert service.layout.record(A)["attempt"] == attempts
 
 
+def test_a_run_of_the_script_counts_its_own_attempts(start):
+    service, scheduler = start()
+    for run in (1, 2):
+        send(service, group(f"t{run}", [A]), token=f"run{run}", **policy({"exit": 1}))
+        for _ in range(2):
+            assert service.layout.marker(A) is None
+            ends(service, A)
+            watch(service, A)
+        assert service.layout.marker(A) is not None
+        assert len(scheduler.submissions) == service.layout.record(A)["attempt"] == 2 * run
+    service.retry([A])  # by hand: the policy's are used up
+    ends(service, A)
+    watch(service, A)
+    assert [one["attempt"] for one in service.layout.record(A)["attempts"]] == [1, 2, 3, 4]
+
+
 def test_another_attempt_that_has_no_room_is_made_later(start, clock):
     service, scheduler = start()
     send(service, group("t1", [A]), **policy(1))

@@ -104,7 +104,10 @@ for folder in "${folders[@]}"; do
   [ -d "$cached" ] || { cp -al -- "$work/$folder" "$work/new" && touch -- "$work/new" && mv -T -- "$work/new" "$cached"; } 2>/dev/null
 done
 cd "$work/$job" || give_up 115 "the job has no directory in $work"
-find . -mindepth 1 ! -name .lock -print0 >"$work/given"
+look() { # what there is that is copied
+  find . -mindepth 1 \( -type d -o \( -type f -o -type l \) ! -name .lock ! -name '*.tmp' \) "$@"
+}
+look -printf '%i %p\0' >"$work/given" # the inode and the name, of all that the login node has
 touch -d "@$(($(date +%s) - 1))" "$work/stamp" # what changes from now on has a later ctime, whatever its mtime
 
 # ---- what the task leaves
@@ -115,7 +118,8 @@ note() { # what is new in the logs, and the progress
     size=${line%% *} one=${line#* }
     [ "$size" -ge "${sent[$one]:-0}" ] || sent[$one]=0
     [ "$size" -eq "${sent[$one]:-0}" ] || news+=("$line")
-  done < <(find . -maxdepth 1 -type f \( -name '*.out' -o -name '*.err' \) -cnewer "$work/stamp" -printf '%s %f\0')
+  done < <(find . -maxdepth 1 -type f \( -name '*.out' -o -name '*.err' \) ! -name '.*' ! -name $'*\n*' \
+    -cnewer "$work/stamp" -printf '%s %f\0')
   [ ! -e progress.json ] || text=$(<progress.json)
   [ "$text" != "${sent[progress.json]:-}" ] || text=
   [ -n "$text${news[*]}" ] || return 0
@@ -125,29 +129,38 @@ note() { # what is new in the logs, and the progress
     for line in "${news[@]}"; do
       size=${line%% *} one=${line#* }
       printf '%s\n' "${sent[$one]:-0} $((size - ${sent[$one]:-0})) $one"
-      tail -c "+$((${sent[$one]:-0} + 1))" -- "$one" | head -c "$((size - ${sent[$one]:-0}))"
+      { # as long as was said, even if it gets shorter now
+        tail -c "+$((${sent[$one]:-0} + 1))" -- "$one"
+        cat /dev/zero
+      } | head -c "$((size - ${sent[$one]:-0}))"
+      printf '0 ./%s\0' "$one" >>"$work/given"
     done
   } 2>/dev/null | ask /dev/null | answer || return 1
   for line in "${news[@]}"; do sent[${line#* }]=${line%% *}; done
   [ -z "$text" ] || sent[progress.json]=$text
   declare -p sent >"$work/sent"
 }
-gone() { # what the task was given and has removed
-  local one
-  while IFS= read -r -d '' one; do [ -e "$one" ] || [ -L "$one" ] || printf '%s\0' "$one"; done <"$work/given"
-}
 push() { # everything that is new; 0: it is there, 1: no connection, 2: it is no longer wanted, 3: it cannot be taken
-  local said
+  local LC_ALL=C said one name now=() new=() gone=()
+  local -A had=()
   touch -d "@$(($(date +%s) - 1))" "$work/next"
+  while IFS= read -r -d '' one && [ -n "$one" ]; do had[${one#* }]=${one%% *}; done <"$work/given"
+  while IFS= read -r -d '' one && [ "$one" != all ]; do
+    name=${one#* }
+    [ "${had[$name]:-}" = "${one%% *}" ] || new+=("$name") # a file in a folder with a new name has no new ctime
+    had[$name]=
+    now+=("${one#!}")
+  done < <(look \( -cnewer "$work/stamp" -printf '!%i %p\0' -o -printf '%i %p\0' \) && printf 'all\0')
+  [ -n "$one${now[*]}" ] || return 3
+  for name in "${!had[@]}"; do [ -z "${had[$name]}" ] || gone+=("$name"); done
+  [ "$one" = all ] || { now+=("${gone[@]/#/0 }"); gone=(); } # what could not be looked at may be there
   said=$({
-    printf '%s\n' take "$nonce" "${job#jobs/}" "$token" "$(gone | base64 -w 0)"
-    { find . -mindepth 1 -cnewer "$work/stamp" \( -type f -o -type l -o -type d \) ! -name .lock ! -name '*.tmp' -print0
-      printf './.lock\0'; } |
-      tar -c --null --no-recursion --ignore-failed-read -T - 2>/dev/null
+    printf '%s\n' take "$nonce" "${job#jobs/}" "$token" "$(printf '%s\0' "${gone[@]}" | base64 -w 0)"
+    printf '%s\0' "${new[@]}" ./.lock | tar -c --null --no-recursion --ignore-failed-read -T - 2>/dev/null
   } | ask "$work/words" | { answer && head -n 1; }
     [ "${PIPESTATUS[1]}" != 255 ] || echo lost)
   case $said in
-  ok) find . -mindepth 1 ! -name .lock -print0 >>"$work/given"; mv -- "$work/next" "$work/stamp" ;;
+  ok) printf '%s\0' "${now[@]}" >"$work/given"; mv -- "$work/next" "$work/stamp" ;;
   other) return 2 ;;
   *lost) return 1 ;;
   *) return 3 ;;
