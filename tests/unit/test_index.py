@@ -199,6 +199,16 @@ def test_what_was_seen_of_an_earlier_submission_is_not(made, environ, record):
     assert seen(made, environ, job)[0] == "queued", "and is forgotten"
 
 
+@pytest.mark.parametrize("said", ["{", "[1]", None, b"\xff", 7])
+def test_what_was_seen_and_is_damaged_is_forgotten(made, environ, said):
+    job = made.job(999, "unscheduled", native_id="17")
+    note(made, environ, job, RUNNING)
+    with sqlite3.connect(database(environ)) as damaged:
+        damaged.execute("UPDATE seen SET said = ?", (said,))
+    damaged.close()
+    assert seen(made, environ, job)[:4] == ("queued", "17", None, None)
+
+
 @pytest.mark.parametrize("is_noted", [True, False])
 def test_what_was_seen_before_an_end_is_not_shown_after_it(made, environ, is_noted):
     """The end of an attempt is removed when the job is tried again, with the same record here."""
