@@ -325,6 +325,14 @@ def test_over_a_connection(script, tmp_path, wait_until, end_runners, call, monk
         assert (killed.code, "Traceback" in killed.err, killed.err[:6]) == (3, False, "error:")
         # it is there again, and the files come back
         ssh(tmp_path, 'exec sh -c "$command"')
+        there = cluster / "jobs" / views[0]["id"] / "points"
+        there.mkdir()
+        for name in ("a.pt", "b.pt"):
+            (there / name).write_bytes(bytes(3 << 20))
+        pulled = call("jobs", "pull", views[0]["id"], "points/**", "--workdir", laptop)
+        assert (pulled.code, pulled.err) == (0, "") and " files, 6.0 MB, came back to " in pulled.out
+        absent = call("jobs", "pull", views[0]["id"], "*.ckpt", "--workdir", laptop)
+        assert (absent.code, absent.err) == (1, "no file there fits '*.ckpt'\n")
         assert call("jobs", "--workdir", laptop).code == 0
         assert (Path(one["path"]) / "good.done").exists()
         # another laptop, to which everything is new: nothing runs again
@@ -449,8 +457,11 @@ def test_logs_path_and_pull(call, workspace):
     assert "failed (exit), has written nothing there\nfor its errors: xpm-hpc jobs logs --err demo.bad/" in ran.err
     (path,) = call("jobs", "path", "demo.bad", "--workdir", workspace).out.splitlines()
     assert (Path(path) / "bad.failed").is_file()
-    nothing = f"0 files came back to {path}: what fits is here already, if anything does\n"
+    nothing = f"0 files came back to {path}: nothing is new\n"
     assert call("jobs", "pull", "demo.bad", "--workdir", workspace) == Ran(0, nothing, "")
+    assert call("jobs", "pull", "demo.bad", "*.err", "nosuch*", "--workdir", workspace)[:2] == (0, nothing)
+    missing = call("jobs", "pull", "demo.bad", "nosuch*", "--workdir", workspace)
+    assert missing == Ran(1, nothing, "no file there fits 'nosuch*'\n")
 
 
 def test_retry_asks_about_those_that_failed_for_others_too(call, workspace):
