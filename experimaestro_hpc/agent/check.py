@@ -133,7 +133,9 @@ def _answer(scheduler: Scheduler, partitions: list[str]) -> str:
     listed = answer.out.split()
     partitions += [one.rstrip("*") for one in listed]
     shown = ", ".join(one.replace("*", " (default)") for one in listed[:20])
-    return f"{len(listed)} partitions: {shown}{', …' if len(listed) > 20 else ''}"
+    return (
+        f"{len(listed)} {'partition' if len(listed) == 1 else 'partitions'}: {shown}{', …' if len(listed) > 20 else ''}"
+    )
 
 
 def _queries(scheduler: Scheduler) -> str:

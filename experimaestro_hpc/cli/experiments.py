@@ -19,7 +19,12 @@ from .select import agreed, opened, yes_option
 from .table import Fit
 
 #: what becomes narrower, or is left out, where a terminal is
-FIT = Fit((("script",), ("experiment", "task")), ("script", "task"), ("script", "last run"))
+FIT = Fit(
+    texts=(("script",), ("experiment", "task")),
+    dear=("experiment", "task"),
+    ends=("script", "task"),
+    spare=("script", "last run"),
+)
 
 name_argument = click.argument("name", required=False, shell_complete=complete_experiments)
 

@@ -8,17 +8,21 @@ from typing import NamedTuple
 
 #: a text is not cut to fewer places than this while another column can be left out in its place
 LEAST = 16
+#: and one that tells rows apart to no fewer than these
+DEAR = 32
 
 
 class Fit(NamedTuple):
     """How a table becomes narrower. What is named nowhere stays whole while that can be.
 
     :ivar texts: columns that are cut, group by group; in a group the widest first
+    :ivar dear: those of them that tell rows apart
     :ivar ends: columns whose end says most, so that their beginning is cut
     :ivar spare: columns that are left out, in this order
     """
 
     texts: Sequence[Sequence[str]] = ()
+    dear: Collection[str] = ()
     ends: Collection[str] = ()
     spare: Sequence[str] = ()
 
@@ -69,7 +73,7 @@ def fitted(
     texts = [[number for number, name in enumerate(headers) if name in group] for group in fit.texts]
     least = list(widths)
     for number in (one for group in texts for one in group):
-        least[number] = min(widths[number], LEAST)
+        least[number] = min(widths[number], DEAR if headers[number] in fit.dear else LEAST)
     rank = {name: number for number, name in enumerate(fit.spare)}
     kept: list[int] = []
     for number in sorted(range(len(headers)), key=lambda one: -rank.get(headers[one], len(rank))):
@@ -78,18 +82,18 @@ def fitted(
             kept.append(number)
     kept.sort()
     for group in texts:
-        _shrink(widths, kept, [one for one in group if one in kept], LEAST, width)
-    _shrink(widths, kept, kept, 1, width)
+        _shrink(widths, kept, [one for one in group if one in kept], least, width)
+    _shrink(widths, kept, kept, [1] * len(widths), width)
     table = [[cut(row[one], widths[one], headers[one] in fit.ends) for one in kept] for row in rows]
     return table, [cut(headers[one], widths[one], at_start=True) for one in kept]
 
 
-def _shrink(widths: list[int], kept: Sequence[int], some: Sequence[int], least: int, width: int) -> None:
+def _shrink(widths: list[int], kept: Sequence[int], some: Sequence[int], least: Sequence[int], width: int) -> None:
     """Take places from the widest of some columns until all that are kept have room."""
     over = _total([widths[one] for one in kept]) - width
     for _place in range(over):
-        widest = max(some, key=lambda one: widths[one], default=None)
-        if widest is None or widths[widest] <= least:
+        widest = max((one for one in some if widths[one] > least[one]), key=lambda one: widths[one], default=None)
+        if widest is None:
             return
         widths[widest] -= 1
 

@@ -12,7 +12,7 @@ ROWS = [
     ["study.train/77b1abcd", "failed (exit)", "gate 18 on c1", "59.9 s", "lr=0.01 seed=12", NOTE],
 ]
 NAMES = ["job", "state", "where", "time", "tags", "note"]
-FIT = Fit((("note",), ("tags",)), ("job",), ("where", "time", "note"))
+FIT = Fit(texts=(("note",), ("tags",)), dear=("tags",), ends=("job",), spare=("where", "time", "note"))
 
 
 @pytest.mark.parametrize(
@@ -68,6 +68,16 @@ def test_no_line_is_wider_than_the_terminal(width):
 def test_what_goes_first(width, names, last):
     rows, headers = fitted(ROWS, NAMES, FIT, width)
     assert (headers, rows[1][-1]) == (names, last)
+
+
+def test_what_tells_rows_apart_is_not_cut_for_what_can_be_left_out():
+    rows = [["study.train/3fa2abcd", "kind=Kind.SMALL lr=0.1", "1 min 12 s"]]
+    fit = Fit(texts=(("tags",),), spare=("time",))
+    assert fitted(rows, ["job", "tags", "time"], fit, 50)[1] == ["job", "tags", "time"]
+    fit = fit._replace(dear=("tags",))
+    assert fitted(rows, ["job", "tags", "time"], fit, 50) == ([rows[0][:2]], ["job", "tags"])
+    rows[0][1] += " seed=1" * 9
+    assert fitted(rows, ["job", "tags", "time"], fit, 66)[0][0][1] == "kind=Kind.SMALL lr=0.1 seed=1 s…"
 
 
 def test_of_alike_columns_the_widest_is_cut():

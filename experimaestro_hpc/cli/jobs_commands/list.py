@@ -56,6 +56,7 @@ USUAL = ("job", "state", "progress", "where", "time", "tags", "note")
 #: what becomes narrower, or is left out, where a terminal is
 FIT = Fit(
     texts=(("note",), ("where", "experiments", "path", "id"), ("tags",)),
+    dear=("tags",),
     ends=("job", "path"),
     spare=(
         *("path", "id", "experiments", "launcher", "native_id", "attempt", "ended", "submitted"),

@@ -31,6 +31,7 @@ FOLLOW = 1.0
 #: what of `usage` becomes narrower, or is left out, where a terminal is
 USAGE_FIT = Fit(
     texts=(("task",),),
+    dear=("task",),
     ends=("task",),
     spare=(
         *("jobs", "GPUs asked", "cores asked", "time asked", "memory asked", "GPU busy", "busy"),

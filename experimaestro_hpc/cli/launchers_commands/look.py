@@ -15,7 +15,12 @@ from ..options import json_option, print_json, print_look, print_table
 from ..table import Fit
 
 #: what becomes narrower, or is left out, where a terminal is
-FIT = Fit((("file",), ("host", "launcher")), ("file",), ("file", "whose"))
+FIT = Fit(
+    texts=(("file",), ("host", "launcher")),
+    dear=("launcher",),
+    ends=("file",),
+    spare=("file", "whose"),
+)
 
 
 @click.command(name="list")
