@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from desk import Desk
+from sites import only
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def test_jobs_stay_where_they_are_under_way(other):
     assert len(other.native_jobs()) == 3
 
 
+@only("slurm", "no scheduler is asked: it is the same with all")
 def test_what_cannot_be_asked_about_is_not_run_again(other):
     launcher = other.rig.home("laptop") / f".config/xpm-hpc/launchers/{other.cluster}.toml"
     text = launcher.read_text()

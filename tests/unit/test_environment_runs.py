@@ -80,6 +80,10 @@ def project(request, tmp_path, end_runners) -> Iterator[Project]:
     end_runners(made.work)
 
 
+#: what differs little between the two is shown quickly by the quick one
+QUICK_FIRST = pytest.mark.parametrize("project", ["uv", pytest.param("venv", marks=pytest.mark.slow)], indirect=True)
+
+
 @pytest.mark.parametrize("build", ["login", "job"])
 def test_built_once_and_reused(project, build):
     project.write(build)
@@ -112,6 +116,7 @@ def test_built_once_and_reused(project, build):
     assert project.built() == [marker]
 
 
+@QUICK_FIRST
 def test_other_requirements_are_another_environment(project):
     assert project.run("world").returncode == 0
     write_wheel(project.wheels, "farewells", "1", "")
@@ -120,6 +125,7 @@ def test_other_requirements_are_another_environment(project):
     assert len(project.built()) == 2
 
 
+@QUICK_FIRST
 def test_what_cannot_be_built_on_the_login_node(project):
     write_wheel(project.wheels, "absent", "1", "")
     project.require("greetings", "absent")
@@ -136,6 +142,7 @@ def test_what_cannot_be_built_on_the_login_node(project):
     assert again.returncode == 0, "a half-built one is built anew: " + again.stderr
 
 
+@QUICK_FIRST
 def test_what_a_job_cannot_build(project):
     project.write("job")
     write_wheel(project.wheels, "absent", "1", "")
@@ -183,6 +190,7 @@ with experiment(sys.argv[1], "two"):
 """
 
 
+@QUICK_FIRST
 def test_two_launchers_with_the_same_environment(project):
     """Each has its job, and what they share is built once."""
     project.write("job")
