@@ -18,7 +18,7 @@ from .table import WHOLE, Fit, laid_out
 workdir_option = click.option(
     "--workdir",
     metavar="DIR",
-    help="The workspace; otherwise $XPM_HPC_WORKDIR, or the one used last.",
+    help="The workspace; otherwise $XPM_HPC_WORKDIR, the one that you are in, or the one used last.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
