@@ -18,12 +18,18 @@ from typing import Any, Callable
 from ..errors import XpmError
 from ..runtime.files import read_json
 from ..schedulers.base import NoInformation, Scheduler, Submission
+from ..schedulers.command import Commands
 from .layout import Layout
 
 #: the command that tells each scheduler's version
 VERSIONS = {"slurm": ["sinfo", "--version"], "oar": ["oarstat", "--version"]}
+#: prints Slurm's partitions, also hidden ones; the default one is marked by a star
+PARTITIONS = ["sinfo", "-h", "-a", "-o", "%P"]
 #: bytes under which a workspace is nearly full
 LITTLE = 1 << 30
+
+#: the step that asks the scheduler itself
+ANSWERS = "scheduler answers"
 
 _SERIES = re.compile(r"(\d+)\.(\d+)")
 
@@ -33,8 +39,11 @@ Step = dict[str, Any]
 def steps(layout: Layout, scheduler: Scheduler, python: str) -> list[Step]:
     """The steps on this host: ``step``, ``ok``, ``words`` and ``seconds`` of each.
 
+    Where the scheduler says which partitions there are, the step that asked it has them as ``partitions``.
+
     :param python: the command that runs the tasks; "" when only the nodes have it
     """
+    partitions: list[str] = []
     kinds: list[tuple[str, Callable[[], str]]] = [
         ("agent's Python", lambda: f"{sys.version.split()[0]} ({sys.executable})"),
         ("tasks' Python", lambda: _python(python)),
@@ -42,7 +51,13 @@ def steps(layout: Layout, scheduler: Scheduler, python: str) -> list[Step]:
         ("queries", lambda: _queries(scheduler)),
         ("workdir", lambda: _workdir(layout)),
     ]
-    return [_timed(name, take) for name, take in kinds]
+    if scheduler.command and shutil.which(scheduler.command) is not None:
+        kinds.insert(3, (ANSWERS, lambda: _answer(scheduler, partitions)))
+    taken: list[Step] = []
+    for name, take in kinds:
+        if name != "queries" or taken[-1]["ok"]:  # there is somebody to be asked
+            taken.append(_timed(name, take))
+    return [{**one, "partitions": partitions} if one["step"] == ANSWERS else one for one in taken]
 
 
 def _timed(name: str, take: Callable[[], str]) -> Step:
@@ -105,6 +120,22 @@ def _version(scheduler: Scheduler) -> str:
         raise XpmError(f"there is no {scheduler.command} on this host: is it a login node?")
     said = _output(argv)
     return said.splitlines()[0] if said else f"{scheduler.name}, which does not tell its version"
+
+
+def _answer(scheduler: Scheduler, partitions: list[str]) -> str:
+    """Have the scheduler itself answer; its partitions are added to the list."""
+    if scheduler.name != "slurm":
+        scheduler.query(["1"])
+        return "it does"
+    answer = Commands().run(PARTITIONS)
+    if answer.code:
+        raise XpmError(f"{PARTITIONS[0]}: {answer.words or f'exit status {answer.code}'}")
+    listed = answer.out.split()
+    partitions += [one.rstrip("*") for one in listed]
+    shown = ", ".join(one.replace("*", " (default)") for one in listed[:20])
+    return (
+        f"{len(listed)} {'partition' if len(listed) == 1 else 'partitions'}: {shown}{', …' if len(listed) > 20 else ''}"
+    )
 
 
 def _queries(scheduler: Scheduler) -> str:

@@ -16,11 +16,20 @@ from .complete import complete_experiments
 from .lazy import DefaultGroup
 from .options import date, json_option, print_json, print_table, report, workdir_option
 from .select import agreed, opened, yes_option
+from .table import Fit
+
+#: what becomes narrower, or is left out, where a terminal is
+FIT = Fit(
+    texts=(("script",), ("experiment", "task")),
+    dear=("experiment", "task"),
+    ends=("script", "task"),
+    spare=("script", "last run"),
+)
 
 name_argument = click.argument("name", required=False, shell_complete=complete_experiments)
 
 
-@click.group(name="experiments", cls=DefaultGroup)
+@click.group(name="experiments", cls=DefaultGroup, shown=".+")
 def command() -> None:
     """Experiments of a workspace. Without a NAME the latest one is meant."""
 
@@ -44,7 +53,7 @@ def list_(workdir: str | None, as_json: bool) -> int:
         print(f"no experiments in {root}")
     else:
         rows = [(one["name"], one["states"], date(one["updated"]), one["script"]) for one in found]
-        print_table(rows, ["experiment", "jobs as last seen", "last run", "script"], fit=("script",))
+        print_table(rows, ["experiment", "jobs as last seen", "last run", "script"], FIT)
     return 0
 
 
@@ -101,7 +110,7 @@ def show(name: str | None, workdir: str | None, as_json: bool) -> int:
         print_json({**one, "tasks": by_task, "jobs": [job["id"] for job in views]})
         return report(problems)
     print(f"experiment {one['name']}, last run {date(one['updated'])} by {one['script'] or 'no script'}")
-    print_table([(task, in_words(states)) for task, states in sorted(by_task.items())], ["task", "jobs"])
+    print_table([(task, in_words(states)) for task, states in sorted(by_task.items())], ["task", "jobs"], FIT)
     tags: dict[str, set[str]] = {}
     for job in views:
         for key, value in job["tags"].items():
@@ -146,7 +155,7 @@ def attach(name: str | None, workdir: str | None) -> int:
     from ..driver.monitor import Monitor, describe  # for this command only
     from ..driver.refresh import Refresher
 
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         one = _named(index, name)
         views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL and job["launcher"]]
         counts = index.states_of(one["name"])
@@ -184,7 +193,7 @@ def cancel(name: str | None, yes: bool, workdir: str | None) -> int:
     from ..driver.refresh import Refresher  # for this command only
     from .jobs_commands.act import kill_jobs
 
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         one = _named(index, name)
         views = [job for job in _jobs(index, one["name"]) if job["state"] not in FINAL]
         report(refresher.refresh(views))
@@ -211,7 +220,7 @@ def rm(name: str, yes: bool, workdir: str | None) -> int:
     """
     import shutil  # for this command only
 
-    with opened(workdir) as index:
+    with opened(workdir, is_change=True) as index:
         one = _named(index, name)
         if not agreed(f"forget experiment {name}", yes):
             return 1

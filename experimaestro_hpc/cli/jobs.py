@@ -12,6 +12,7 @@ _IN = "jobs_commands"
 @click.group(
     name="jobs",
     cls=LazyDefaultGroup,
+    shown=r"[0-9a-fA-F]+|\S+[./]\S*",
     commands_in={
         "list": (f"{_IN}.list:list_", "List jobs, and fetch the results of those that have ended."),
         "show": (f"{_IN}.look:show", "Show all that is known of jobs."),

@@ -12,6 +12,7 @@ _IN = "launchers_commands"
 @click.group(
     name="launchers",
     cls=LazyDefaultGroup,
+    shown=".+",
     commands_in={
         "list": (f"{_IN}.look:list_", "List launchers: what they use, and where their files are."),
         "show": (f"{_IN}.look:show", "Check a launcher file and print it."),

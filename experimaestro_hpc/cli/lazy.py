@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 from importlib import import_module
 from typing import Any
@@ -12,7 +14,14 @@ from click.shell_completion import CompletionItem
 
 
 class HelpfulGroup(click.Group):
-    """A group that names the command that may be meant."""
+    """A group that names the command that may be meant.
+
+    :param shown: what its command ``show`` takes, as a regular expression; "" if it has none
+    """
+
+    def __init__(self, *arguments: Any, shown: str = "", **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.shown = shown
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -23,9 +32,13 @@ class HelpfulGroup(click.Group):
             import difflib  # for mistakes only
 
             near = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
-            if not near:
+            if near:
+                meant = repr(near[0])
+            elif self.shown and re.fullmatch(self.shown, args[0]):
+                meant = f"xpm-hpc {self.name} show {shlex.quote(args[0])}"
+            else:
                 raise
-            raise click.UsageError(f"{error.message} Did you mean {near[0]!r}?", ctx) from None
+            raise click.UsageError(f"{error.message} Did you mean {meant}?", ctx) from None
 
 
 class LazyGroup(HelpfulGroup):

@@ -13,12 +13,12 @@ from typing import Any
 import click
 
 from ..errors import XpmError
-from .table import laid_out
+from .table import WHOLE, Fit, laid_out
 
 workdir_option = click.option(
     "--workdir",
     metavar="DIR",
-    help="The workspace; otherwise $XPM_HPC_WORKDIR, or the one used last.",
+    help="The workspace; otherwise $XPM_HPC_WORKDIR, the one that you are in, or the one used last.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
@@ -38,7 +38,7 @@ def json_text(document: Any) -> str:
 def print_table(
     rows: Sequence[Sequence[object]],
     headers: Sequence[str],
-    fit: Sequence[str] = (),
+    fit: Fit = WHOLE,
     styles: Callable[[str, str], str] | None = None,
 ) -> None:
     """Print a table for people; see :func:`table_lines`."""
@@ -48,12 +48,12 @@ def print_table(
 def table_lines(
     rows: Sequence[Sequence[object]],
     headers: Sequence[str],
-    fit: Sequence[str] = (),
+    fit: Fit = WHOLE,
     styles: Callable[[str, str], str] | None = None,
 ) -> list[str]:
     """The lines of a table for people, as they fit the terminal, if there is one.
 
-    :param fit: columns that are cut, or left out, in this order, when the terminal is too narrow
+    :param fit: what becomes narrower, or is left out, when the terminal is too narrow
     :param styles: makes a cell of a column coloured; not asked where there is no terminal, or with ``NO_COLOR``
     """
     cells = [[printable(cell) for cell in row] for row in rows]

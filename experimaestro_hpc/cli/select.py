@@ -21,11 +21,13 @@ from ..resources import ResourceError, parse_duration
 from ..schedulers.base import STATES
 from ..workspace.index import Index, Query
 from ..workspace.jobs import View, resolve
-from ..workspace.recent import find_workspace, is_near
+from ..workspace.recent import find_workspace, is_obvious
 from ..workspace.words import short, tags_in_words
 from .complete import complete_experiments, complete_jobs, complete_launchers
 from .options import report
 
+#: a member of an enumeration, as a tag has it
+_MEMBER = re.compile(r"[A-Z]\w*\.[^\W\d]\w*")
 #: jobs that are shown before somebody is asked about them
 SHOWN = 20
 
@@ -66,9 +68,11 @@ def fits_task(pattern: str, task: str) -> bool:
 
 
 def same_value(tag: Any, text: str) -> bool:
-    """Whether a tag has the value that somebody typed: ``0.1`` is 0.10, ``true`` is True."""
+    """Whether a tag has the value that somebody typed: ``0.1`` is 0.10, ``true`` is True, ``small`` is Kind.SMALL."""
     if str(tag) == text:
         return True
+    if isinstance(tag, str) and _MEMBER.fullmatch(tag):
+        return text.lower() in (tag.lower(), tag.partition(".")[2].lower())
     if isinstance(tag, bool):
         return text.lower() in (("true", "yes", "1") if tag else ("false", "no", "0"))
     if isinstance(tag, (int, float)):
@@ -132,14 +136,21 @@ def _since(text: str | None) -> float | None:
 
 
 @contextmanager
-def opened(workdir: str | None) -> Iterator[Index]:
-    """The up-to-date index of the workspace that is meant; one that nobody named, and that is elsewhere, is told."""
+def opened(workdir: str | None, is_change: bool = False) -> Iterator[Index]:
+    """The up-to-date index of the workspace that is meant.
+
+    One that nobody named is told, unless no other one could be meant.
+
+    :param is_change: something will be changed there: then it is told in any case
+    """
     root = find_workspace(workdir)
-    if not (workdir or os.environ.get("XPM_HPC_WORKDIR") or is_near(root)):
-        print(f"workspace {root}, the one used last", file=sys.stderr)
+    if not (workdir or os.environ.get("XPM_HPC_WORKDIR")) and (is_change or not is_obvious(root)):
+        print(f"workspace {root}", file=sys.stderr)
     index = Index(root)
     try:
         index.update()
+        for path in index.unread:
+            print(f"warning: {path} cannot be read; its script run again makes it anew", file=sys.stderr)
         yield index
     finally:
         index.close()
@@ -159,7 +170,7 @@ def chosen(index: Index, ids: Sequence[str], filters: Filters, refresher: Refres
     found = []
     if ids:
         wanted = [one.strip().lower() for one in ids]
-        found = resolve(index.views(Query(ids=[one for one in wanted if one])), ids)
+        found = resolve(index.views(Query(ids=[one for one in wanted if one])), ids, where=str(index.root))
     if filters:
         fit = [one for one in index.views(filters.query()) if filters.fits(one)]
         if filters.state:

@@ -60,6 +60,9 @@ def find(name: str, connector: Connector, workdir: str, scheduler: str, report: 
     session = Session(Launcher(name, "local", place, connector), Path(tempfile.gettempdir()))
     try:
         return _look(session, workdir, scheduler, report)
+    except ConnectionFailed as error:
+        hint = error.hint.replace("`host` in the launcher file", "the name")  # there is none yet
+        raise ConnectionFailed(error.what, where=error.where, hint=hint) from error
     finally:
         session.close()
         if connector.type == "local":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from .launcher import Launcher
 from .launchers import template_folders
 from .script import ScriptJob, Scripts
 from .session import Session
+from .toml_table import did_you_mean
 
 #: seconds that clocks may differ before it is worth a word
 SKEW = 5.0
@@ -71,8 +72,10 @@ def check(launcher: Launcher, root: Path, with_job: bool = False) -> Iterator[St
         python = "" if launcher.environment.setup or launcher.environment.manager else launcher.python
         good = True
         for one in session.client.call("check", python=python):
-            good = good and one["ok"]
-            yield Step(**one)
+            known = one.pop("partitions", None)
+            steps = [Step(**one), *(_partitions(launcher, known) if known else ())]
+            good = good and all(step.ok for step in steps)
+            yield from steps
         if with_job and good:
             yield from _job(session, launcher)
     finally:
@@ -109,6 +112,18 @@ def _clock(session: Session) -> Step:
     if abs(skew) > SKEW:
         words += ": times in listings are wrong by that much; nothing else depends on it"
     return Step("clock", True, words, after - before)
+
+
+def _partitions(launcher: Launcher, known: Sequence[str]) -> Iterator[Step]:
+    """Whether there are the partitions that the launcher file names, if it names any."""
+    named: dict[str, None] = {}
+    for partition in (None, *launcher.partitions):
+        given = request_for(launcher, "", Resources(), partition).merged().get("partition")
+        if isinstance(given, str):
+            named.update(dict.fromkeys(one.strip() for one in given.split(",")))
+    wrong = [f"there is no partition {one!r}{did_you_mean(one, known)}" for one in named if one not in known]
+    if named:
+        yield Step("partitions", not wrong, "\n".join(wrong) or f"{', '.join(named)}: known there", 0.0)
 
 
 def _job(session: Session, launcher: Launcher) -> Iterator[Step]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import XpmError
 from ..runtime.files import write_json
+from ..workspace.index import Index
 from ..workspace.jobs import FINAL, View, by_launcher, update
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def forget_ends(session: Session, jobs: Iterable[str]) -> None:
 def look(session: Session, views: list[View]) -> None:
     """Ask one launcher about jobs, and bring back the files of those that have ended.
 
+    What it says of the others is what is shown of them later when nobody asks.
+
     :raises XpmError: the cluster cannot be reached
     """
     from .mirror import pull  # see session_of
@@ -108,4 +111,8 @@ def look(session: Session, views: list[View]) -> None:
     answer = session.client.call("watch", jobs=[one["id"] for one in views], seen=seen, seconds=0.0)
     for one in views:
         update(one, answer["states"].get(one["id"], {}))
+    if not session.is_here:  # where what the job itself writes is at hand
+        index = Index(session.layout.root)
+        index.note(views)
+        index.close()
     pull(session, [one["id"] for one in views if one["state"] in FINAL])

@@ -109,12 +109,11 @@ def why(job: str, known: Mapping[str, Any], now: float | None = None) -> Why:
     name = state["state"]
     names = {"id": short(job), "native": state.get("native_id")}
     if name == "done":
-        return Why("it is done", "")
+        return Why(_run(state, "it ran", state.get("ended")), "")
     if name == "failed":
         return _of_failure(job, known, names)
     if name == "running":
-        since = f" since {duration((now or time.time()) - state['started'])}" if state.get("started") else ""
-        return Why(f"it runs on {state.get('host') or 'a node'}{since}", "")
+        return Why(_run(state, "it has run", now or time.time()), "")
     if name == "unscheduled":
         words = state.get("detail") or "it was never submitted"
         return Why(str(words), "run the script again, or watch it with: xpm-hpc jobs --watch")
@@ -128,6 +127,12 @@ def why(job: str, known: Mapping[str, Any], now: float | None = None) -> Why:
         since = f"; submitted {duration(now - state['submitted'])} ago" if state.get("submitted") else ""
         return Why(sentence + since, advice)
     return _of_waiting(state, known["words"], names, now)
+
+
+def _run(state: Mapping[str, Any], verb: str, until: float | None) -> str:
+    """Where a job ran and for how long, as far as that is known."""
+    took = f" for {duration(until - state['started'])}" if until and state.get("started") else ""
+    return f"{verb} on {state.get('host') or 'a node'}{took}"
 
 
 def _brief(state: Mapping[str, Any]) -> str:

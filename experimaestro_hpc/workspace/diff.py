@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from .params import is_config, is_task
+from .params import is_config, is_task, value_in_words
 from .words import short
 
 #: stands for a value that one of the two does not have
@@ -34,6 +34,14 @@ class Difference(NamedTuple):
         """
         sides = {"left": self.left, "right": self.right}
         return {"place": self.place} | {side: _value(text) for side, text in sides.items() if text != ABSENT}
+
+    def words(self) -> tuple[str, str, str]:
+        """The same for people.
+
+        >>> Difference("path", '{"$path": "/tmp"}', ABSENT).words()
+        ('path', '/tmp', '(not there)')
+        """
+        return self.place, _words(self.left), _words(self.right)
 
 
 Document = Mapping[str, Any]
@@ -92,6 +100,13 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError:  # an object or a task, which has no value of its own
+        return text
+
+
+def _words(text: str) -> str:
+    try:
+        return value_in_words(json.loads(text))
+    except ValueError:
         return text
 
 

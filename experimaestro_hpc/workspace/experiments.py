@@ -61,4 +61,6 @@ def read_experiment(path: Path) -> ExperimentRecord | None:
     """The experiment of an ``experiment.json``, or None when there is none."""
     document = read_json(str(path))
     known = {one.name for one in fields(ExperimentRecord)}  # a newer version may have written more
-    return ExperimentRecord(**{key: document[key] for key in known & document.keys()}) if document else None
+    if not document or "name" not in document:
+        return None
+    return ExperimentRecord(**{key: document[key] for key in known & document.keys()})

@@ -13,7 +13,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -32,7 +32,7 @@ except ImportError:  # Windows
 _Found = TypeVar("_Found")
 
 #: of the tables; an index of another version is made anew
-_VERSION = 3
+_VERSION = 4
 #: values in one statement
 _CHUNK = 900
 #: beginnings of ids in one statement; with more of them all jobs are among the answer
@@ -55,11 +55,14 @@ CREATE TABLE members (
     experiment TEXT, job TEXT, tags TEXT, is_latest INTEGER, PRIMARY KEY (experiment, job)
 ) WITHOUT ROWID;
 CREATE INDEX members_by_job ON members (job, experiment, tags);
+CREATE TABLE seen (id TEXT PRIMARY KEY, record TEXT, said TEXT);
 """
 #: the states of jobs that have not ended
 _LIVE = ("unscheduled", "waiting", "queued", "held", "running")
 #: known from the id and the workspace, or from the experiments
 _NOT_KEPT = ("id", "task", "identifier", "path", "experiments")
+#: what a cluster says of a job that has not ended
+_SAID = ("state", "detail", "native_id", "host", "submitted", "started", "attempt", "progress")
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Index:
         self.root = root
         self.layout = Layout(root)
         self.file = _file(root, environ)
+        #: files of experiments that cannot be read, as of the last update
+        self.unread: list[Path] = []
         self.fits_task: Callable[[str], bool] = bool
         self._use(_open(self.file))
         self._blank = dict.fromkeys(view(self.layout, "a/0", {}, None, [], {}))
@@ -150,13 +155,19 @@ class Index:
         now = time.time_ns()
         known = dict(self.database.execute("SELECT id, changed FROM jobs"))
         fresh = _changes(self.root, known)
+        seen = {job: said for job, *said in self.database.execute("SELECT id, record, said FROM seen")}
         for start in range(0, len(fresh), _BATCH):
-            rows = [self._row(job, changed, now) for job, changed in fresh[start : start + _BATCH]]
+            rows = [self._row(job, changed, now, seen) for job, changed in fresh[start : start + _BATCH]]
             with self.database:  # what is read above takes no lock
                 self.database.executemany("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
-        if known:  # those that are left are gone
+        gone = [(job,) for job in known]  # those that are left
+        if gone:
             with self.database:
-                self.database.executemany("DELETE FROM jobs WHERE id = ?", [(job,) for job in known])
+                self.database.executemany("DELETE FROM jobs WHERE id = ?", gone)
+        over = [(job,) for job in seen.keys() & {job for job, _ in fresh} if not seen[job]] + gone
+        if over:
+            with self.database:
+                self.database.executemany("DELETE FROM seen WHERE id = ?", over)
         experiments = dict(self.database.execute("SELECT name, changed FROM experiments"))
         found = _experiments(self.root)
         for name in experiments.keys() | found.keys():
@@ -164,15 +175,45 @@ class Index:
                 with self.database:
                     path, changed = found.get(name, (None, 0))
                     self._take_experiment(name, path, _trusted(changed, now))
+        taken = {name for (name,) in self.database.execute("SELECT name FROM experiments")}
+        self.unread = [path for name, (path, _) in sorted(found.items()) if name not in taken]
 
-    def _row(self, job: str, changed: int, now: int) -> tuple[Any, ...]:
+    def _row(self, job: str, changed: int, now: int, seen: dict[str, Any]) -> tuple[Any, ...]:
         record = self.layout.record(job)
         if not record:
             return job, _trusted(changed, now), None, None, None, 0.0, None
         one = view(self.layout, job, record, self.layout.marker(job), [], record.get("tags") or {})
+        submitted = one["submitted"] or 0.0
+        if job in seen:
+            record_then, said = seen[job]
+            seen[job] = None  # of an earlier submission, or of a job that has ended, or damaged
+            if one["state"] not in FINAL and record_then == _submission(record):
+                with contextlib.suppress(ValueError, TypeError):
+                    seen[job] = _loaded(said, dict)
+                    one.update(seen[job])
         kept = {name: value for name, value in one.items() if value is not None and name not in _NOT_KEPT}
-        submitted, text = one["submitted"] or 0.0, json.dumps(kept)
+        text = json.dumps(kept)
         return job, _trusted(changed, now), one["task"], one["state"], one["launcher"], submitted, text
+
+    def note(self, views: Iterable[View]) -> None:
+        """Keep what a cluster has just said of jobs, for as long as they are not submitted anew and have not ended."""
+        with contextlib.suppress(sqlite3.DatabaseError):  # it is forgotten
+            known = {job: tuple(said) for job, *said in self.database.execute("SELECT id, record, said FROM seen")}
+            ended, news = [], []
+            for one in views:
+                job = one["id"]
+                said = _submission(self.layout.record(job)), json.dumps({name: one[name] for name in _SAID})
+                if one["state"] in FINAL:
+                    ended += [(job,)] if job in known else []
+                elif known.get(job) != said:
+                    news.append((job, *said))
+            if not (ended or news):
+                return
+            with self.database:
+                self.database.executemany("DELETE FROM seen WHERE id = ?", ended)
+                self.database.executemany("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", news)
+                again = [(job,) for job, *_ in [*ended, *news]]
+                self.database.executemany("UPDATE jobs SET changed = 0 WHERE id = ?", again)
 
     def _take_experiment(self, name: str, path: Path | None, changed: int) -> None:
         self.database.execute("DELETE FROM experiments WHERE name = ?", (name,))
@@ -322,6 +363,11 @@ def _conditions(query: Query) -> tuple[list[str], list[Any]]:
     return conditions, values
 
 
+def _submission(record: Mapping[str, Any]) -> str:
+    """What a job's record says of its submission: another one is another text."""
+    return json.dumps([record.get(name) for name in ("created", "batch", "native_id", "attempt")])
+
+
 def _loaded(text: str | bytes, kind: type[_Found]) -> _Found:
     """What is kept as JSON.
 
@@ -447,7 +493,7 @@ def _connect(path: str) -> sqlite3.Connection:
                         database.execute(statement)
                     database.execute(f"PRAGMA user_version = {_VERSION}")
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-        if not {"jobs", "experiments", "members"} <= tables:
+        if not {"jobs", "experiments", "members", "seen"} <= tables:
             raise sqlite3.DatabaseError("not ours")
     except BaseException:
         database.close()

@@ -121,9 +121,10 @@ def last_lines(layout: Layout, job: str, count: int = LAST_LINES) -> list[str]:
     return []
 
 
-def resolve(views: Iterable[View], wanted: Sequence[str]) -> list[View]:
+def resolve(views: Iterable[View], wanted: Sequence[str], where: str = "") -> list[View]:
     """The jobs whose identifier, or ``task/identifier``, begins with one of ``wanted``.
 
+    :param where: the workspace that they are of
     :raises WorkspaceError: a prefix fits no job, or several
     """
     views = list(views)
@@ -134,10 +135,11 @@ def resolve(views: Iterable[View], wanted: Sequence[str]) -> list[View]:
         between = named[bisect_left(named, (text,)) : bisect_left(named, (f"{text}\U0010ffff",))] if text else []
         fits = [views[number] for number in sorted({number for _, number in between})]
         if not fits:
-            raise WorkspaceError(f"no job begins with {prefix!r}", hint="see: xpm-hpc jobs")
+            raise WorkspaceError(f"no job begins with {prefix!r}", where=where, hint="see: xpm-hpc jobs")
         if len(fits) > 1:
             are_short = len({short(one["id"]) for one in fits}) == len(fits)
             listed = "\n".join(short(one["id"]) if are_short else one["id"][:-32] for one in fits[:10])
-            raise WorkspaceError(f"{len(fits)} jobs begin with {prefix!r}", hint=f"give more of one of:\n{listed}")
+            what, hint = f"{len(fits)} jobs begin with {prefix!r}", f"give more of one of:\n{listed}"
+            raise WorkspaceError(what, where=where, hint=hint)
         found[fits[0]["id"]] = fits[0]
     return list(found.values())

@@ -39,18 +39,41 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def is_near(root: Path) -> bool:
-    """Whether a workspace is in the current folder, or the other way round."""
-    try:
-        here = Path.cwd()
-    except FileNotFoundError:  # it has been removed
-        return False
+def _is_near(root: Path, here: Path) -> bool:
+    """Whether a workspace is in a folder, or the other way round."""
     return root.is_relative_to(here) or here.is_relative_to(root)
 
 
+def is_obvious(root: Path, environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether no other workspace than this one could be meant in the current folder."""
+    here = _here()
+    return _around(here) == root or (_is_near(root, here) and len(_candidates(environ)) == 1)
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # it has been removed
+        return Path("/nowhere")
+
+
+def _around(here: Path) -> Path | None:
+    """The workspace that a folder is in, if it is in one."""
+    return next((one for one in (here, *here.parents) if (one / ".xpm").is_dir() and (one / "jobs").is_dir()), None)
+
+
+def _candidates(environ: Mapping[str, str]) -> list[Path]:
+    """The workspaces that may be meant, the likeliest first: those near the current folder, or else all known ones."""
+    here = _here()
+    around = _around(here)
+    known = [Path(line) for line in _lines(_file(environ))]
+    near = [*([around] if around else ()), *(root for root in known if root != around and _is_near(root, here))]
+    return [root for root in near if root.is_dir()] or [root for root in known if root.is_dir()]
+
+
 def find_workspace(given: str | None, environ: Mapping[str, str] = os.environ) -> Path:
-    """The workspace to look at: the given one, ``XPM_HPC_WORKDIR``, or the one that was used last: of those near the
-    current folder, or if there is none, of all.
+    """The workspace to look at: the given one, ``XPM_HPC_WORKDIR``, the one that the current folder is in, or the one
+    that was used last: of those near the current folder, or if there is none, of all.
 
     :raises WorkspaceError: there is none
     """
@@ -60,8 +83,6 @@ def find_workspace(given: str | None, environ: Mapping[str, str] = os.environ) -
         if not root.is_dir():
             raise WorkspaceError("no such folder", where=str(root), hint="name a workspace with --workdir")
         return root
-    known = map(Path, _lines(_file(environ)))
-    for root in sorted(known, key=is_near, reverse=True):  # which keeps the order of those that are alike
-        if root.is_dir():
-            return root
+    for root in _candidates(environ):
+        return root
     raise WorkspaceError("no workspace is known", hint="run an experiment first, or name a workspace: --workdir DIR")

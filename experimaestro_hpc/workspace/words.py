@@ -46,6 +46,20 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
+def size(count: float) -> str:
+    """A number of bytes for people.
+
+    >>> size(18993152), size(1536), size(3 << 40)
+    ('18 MB', '1.5 kB', '3.0 TB')
+    """
+    unit = "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if count < 1000:
+            break
+        count, unit = count / 1024, larger
+    return f"{count:.1f} {unit}" if count < 9.95 and unit != "bytes" else f"{count:.0f} {unit}"
+
+
 def tags_in_words(tags: Mapping[str, object]) -> str:
     """``lr=0.1 seed=1``."""
     return " ".join(f"{key}={value}" for key, value in tags.items())

@@ -13,7 +13,10 @@ def site() -> Site:
     return SITES["slurm"]
 
 
-STEPS = ["name", "connection and agent", "clock", "agent's Python", "tasks' Python", "scheduler", "queries", "workdir"]
+STEPS = [
+    *("name", "connection and agent", "clock", "agent's Python", "tasks' Python"),
+    *("scheduler", "scheduler answers", "queries", "workdir"),
+]
 QUICK = '[defaults]\ntime = "0:02"\n'
 
 
@@ -130,12 +133,48 @@ def test_a_job_that_does_not_say_what_it_sees(desk, environment, words):
     assert status == 1
 
 
-def test_a_partition_that_there_is_not(desk):
-    desk.launcher("checked", host="mycluster", more='[defaults]\npartition = "nowhere"\n')
-    status, steps = check(desk, "--job")
-    assert [name for name, step in steps.items() if not step["ok"]] == ["job"]
-    assert "invalid partition" in steps["job"]["words"]
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ('[defaults]\npartition = "cpuu"\n', "there is no partition 'cpuu'; did you mean 'cpu'?"),
+        ('[defaults]\npartition = "cpu,nowhere"\n', "there is no partition 'nowhere'"),
+        ('[[partitions]]\nname = "cpu"\n[[partitions]]\nname = "gpus"\n', "there is no partition 'gpus'"),
+        ('[[partitions]]\nname = "big"\n[partitions.options]\npartition = "cpu"\n', ""),
+        ('[[partitions]]\nname = "big"\n[partitions.options]\npartition = false\n', None),
+    ],
+)
+def test_the_partitions_of_the_launcher_file(desk, more, words):
+    desk.launcher("checked", host="mycluster", more=more)
+    status, steps = check(desk, "--job") if words else check(desk)
+    assert [name for name, step in steps.items() if not step["ok"]] == (["partitions"] if words else [])
+    assert ("partitions" in steps) is (words is not None)
+    assert words is None or words in steps["partitions"]["words"]
+    assert status == (1 if words else 0)
+    assert "cpu (default)" in steps["scheduler answers"]["words"]
+
+
+def test_a_scheduler_that_does_not_answer(desk):
+    """Its commands are there, and nobody listens where they look for the controller."""
+    nobody = "ClusterName=none\nSlurmctldHost=nowhere(127.0.0.1)\nSlurmctldPort=1\nMessageTimeout=1\n"
+    desk.launcher("checked", host="mycluster")
+    bashrc = desk.rig.home(desk.site.front) / ".bashrc"
+    bashrc.write_text(f"export SLURM_CONF={desk.write_there('nobody.conf', nobody)}\n")
+    try:
+        status, steps = check(desk, "--job")
+    finally:
+        bashrc.unlink()
+    assert [name for name, step in steps.items() if not step["ok"]] == ["scheduler answers"]
+    assert "Unable to contact slurm controller" in steps["scheduler answers"]["words"]
+    assert "queries" not in steps and "job submitted" not in steps
     assert status == 1
+
+
+@pytest.mark.parametrize("site", [SITES["oar"]], ids=["oar"])
+def test_oar(desk):
+    desk.launcher("checked", host=desk.cluster)
+    status, steps = check(desk)
+    assert (status, list(steps)) == (0, STEPS), steps
+    assert steps["scheduler answers"]["words"] == "it does"
 
 
 def test_nodes_that_do_not_see_the_workdir(desk):

@@ -83,7 +83,7 @@ def assert_same(there: Path, here: Path) -> None:
 def test_two_gigabytes_and_what_else_there_is(made):
     """Nothing is spooled: neither side's /tmp grows."""
     desk, job, there, here = made
-    assert pull(desk, job).ok().out.startswith("4 files came back")
+    assert pull(desk, job).ok().out.startswith("4 files, ")
     assert (here / "large").stat().st_size == 2048 << 20
     assert_same(there, here)
     assert pull(desk, job).ok().out.startswith("0 files came back")
@@ -101,7 +101,7 @@ def test_a_pull_that_was_killed_goes_on_where_it_stopped(made):
     (part,) = leftovers(here)
     assert part.stat().st_size < 200 << 20, "it was killed too late to show anything"
     inode = part.stat().st_ino
-    assert pull(desk, job, "large").ok().out.startswith("1 file came back")
+    assert pull(desk, job, "large").ok().out.startswith("1 file, ")
     assert (here / "large").stat().st_ino == inode, "it began anew"
     assert filecmp.cmp(there / "large", here / "large", shallow=False)
     assert leftovers(here) == []

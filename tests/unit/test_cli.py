@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -324,6 +325,14 @@ def test_over_a_connection(script, tmp_path, wait_until, end_runners, call, monk
         assert (killed.code, "Traceback" in killed.err, killed.err[:6]) == (3, False, "error:")
         # it is there again, and the files come back
         ssh(tmp_path, 'exec sh -c "$command"')
+        there = cluster / "jobs" / views[0]["id"] / "points"
+        there.mkdir()
+        for name in ("a.pt", "b.pt"):
+            (there / name).write_bytes(bytes(3 << 20))
+        pulled = call("jobs", "pull", views[0]["id"], "points/**", "--workdir", laptop)
+        assert (pulled.code, pulled.err) == (0, "") and " files, 6.0 MB, came back to " in pulled.out
+        absent = call("jobs", "pull", views[0]["id"], "*.ckpt", "--workdir", laptop)
+        assert (absent.code, absent.err) == (1, "no file there fits '*.ckpt'\n")
         assert call("jobs", "--workdir", laptop).code == 0
         assert (Path(one["path"]) / "good.done").exists()
         # another laptop, to which everything is new: nothing runs again
@@ -332,6 +341,32 @@ def test_over_a_connection(script, tmp_path, wait_until, end_runners, call, monk
         assert sorted(path.name for path in tmp_path.glob("another laptop/jobs/*/*/good.done")) == ["good.done"] * 2
     finally:
         end_runners(cluster)
+
+
+def test_without_a_network_jobs_are_shown_as_they_were_seen(
+    script, tmp_path, wait_until, end_runners, call, monkeypatch
+):
+    launcher = ssh(tmp_path, 'exec sh -c "$command"')
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    laptop = tmp_path / "laptop"
+
+    def look(*options: str) -> Any:
+        (one,) = json.loads(call("jobs", "--json", *options, "--workdir", laptop).out)
+        return one
+
+    try:
+        assert run("run", "--detach", "--launcher", launcher, script, "--", laptop, "long").code == 0
+        assert look("--offline")["state"] == "queued", "nobody has looked yet"
+        wait_until(lambda: look()["state"] == "running")
+        seen = look()
+        assert seen["host"] and look("--offline") == seen
+        ssh(tmp_path, "echo 'ssh: Could not resolve hostname gate: Name or service not known' >&2; exit 255")
+        gone = call("jobs", "--workdir", laptop)
+        assert (gone.code, " running " in gone.out, "1 running" in gone.out) == (3, True, True)
+        assert "shown as it was last seen" in gone.err
+        assert "1 running" in call("experiments", "list", "--workdir", laptop).out
+    finally:
+        end_runners(tmp_path / "cluster")
 
 
 # --- jobs
@@ -422,8 +457,22 @@ def test_logs_path_and_pull(call, workspace):
     assert "failed (exit), has written nothing there\nfor its errors: xpm-hpc jobs logs --err demo.bad/" in ran.err
     (path,) = call("jobs", "path", "demo.bad", "--workdir", workspace).out.splitlines()
     assert (Path(path) / "bad.failed").is_file()
-    nothing = f"0 files came back to {path}: what fits is here already, if anything does\n"
+    nothing = f"0 files came back to {path}: nothing is new\n"
     assert call("jobs", "pull", "demo.bad", "--workdir", workspace) == Ran(0, nothing, "")
+    assert call("jobs", "pull", "demo.bad", "*.err", "nosuch*", "--workdir", workspace)[:2] == (0, nothing)
+    missing = call("jobs", "pull", "demo.bad", "nosuch*", "--workdir", workspace)
+    assert missing == Ran(1, nothing, "no file there fits 'nosuch*'\n")
+
+
+def test_retry_asks_about_those_that_failed_for_others_too(call, workspace):
+    ran = call("jobs", "retry", "--state", "failed", "--workdir", workspace)
+    asked = "submit 2 jobs again, 1 of them because one that they need failed"
+    assert ran == Ran(2, "", f"error: {asked}: nobody is there to be asked\n  add --yes\n")
+
+
+def test_why_of_a_job_that_is_done(call, workspace):
+    ran = call("jobs", "why", "--task", "good", "--tag", "x=1", "--workdir", workspace)
+    assert re.fullmatch(r"demo.good/[0-9a-f]{8} is done: it ran on \S+ for [0-9.]+ s\n", ran.out), ran
 
 
 @pytest.mark.parametrize(
@@ -507,6 +556,8 @@ def test_launchers(call, nobodys_home):
         assert call("launchers", "show", "mine").out == f'# {own}/mine.toml\nscheduler = "local"\n'
         assert "mine" in call("launchers").out
         (own / "mine.toml").write_text('schedular = "local"\n')
+        (row,) = (line for line in call("launchers").out.splitlines() if line.startswith("mine "))
+        assert row.split() == ["mine", "BROKEN", "user", str(own / "mine.toml")]
         ran = call("launchers", "show", "mine")
         assert (ran.code, "schedular" in ran.err, "Traceback" in ran.err) == (2, True, False)
     finally:
@@ -594,6 +645,22 @@ def test_version_and_help(call):
 def test_a_mistyped_command(call, argv, meant):
     ran = call(*argv)
     assert (ran.code, f"Did you mean {meant!r}?" in ran.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("argv", "meant"),
+    [
+        (["jobs", "a485"], "xpm-hpc jobs show a485"),
+        (["jobs", "study.train/a4", "--json"], "xpm-hpc jobs show study.train/a4"),
+        (["experiments", "no such"], "xpm-hpc experiments show 'no such'"),
+        (["launchers", "mycluster"], "xpm-hpc launchers show mycluster"),
+        (["jobs", "nonsense"], ""),
+    ],
+)
+def test_a_name_in_place_of_a_command(call, argv, meant):
+    ran = call(*argv)
+    assert ran.code == 2 and f"No such command '{argv[1]}'." in ran.err
+    assert (f"Did you mean {meant}?" in ran.err) if meant else ("Did you mean" not in ran.err)
 
 
 def leaves(command: click.Command, *names: str) -> Iterator[tuple[str, ...]]:

@@ -21,7 +21,7 @@ from workspaces import Made
 from experimaestro_hpc.errors import WorkspaceError
 from experimaestro_hpc.workspace import index as index_module
 from experimaestro_hpc.workspace.index import Index, Query
-from experimaestro_hpc.workspace.jobs import resolve
+from experimaestro_hpc.workspace.jobs import resolve, update
 
 COUNT = 60
 EVERYTHING = Query()
@@ -149,6 +149,80 @@ def test_a_workspace_that_cannot_be_read(made, environ, monkeypatch):
     monkeypatch.setattr(index_module.os, "scandir", refuse)
     with pytest.raises(WorkspaceError, match="cannot be read: Permission denied"):
         look(made, environ)
+
+
+# --- What a cluster has said
+
+
+RUNNING = {"state": "running", "native_id": "17", "host": "n1", "started": 6.0, "progress": [{"value": 0.12}]}
+
+
+def note(made: Made, environ: dict[str, str], job: str, said: dict[str, Any]) -> None:
+    """Note what a cluster says, as a process does that looks."""
+    index = Index(made.root, environ)
+    index.update()
+    (one,) = index.views_of([job])
+    update(one, said)
+    index.note([one])
+    index.close()
+
+
+def seen(made: Made, environ: dict[str, str], job: str) -> tuple[Any, ...]:
+    (one,) = look(made, environ, Query(ids=[job]))
+    return tuple(one[name] for name in ("state", "native_id", "host", "started", "progress", "submitted", "tags"))
+
+
+def test_what_was_seen_last_is_shown(made, environ):
+    job = made.job(999, "unscheduled", native_id="17", tags={"n": 999}, experiment="mine")
+    assert seen(made, environ, job) == ("queued", "17", None, None, None, 1e9 + 999, {"n": 999})
+    note(made, environ, job, {**RUNNING, "submitted": 5.0})
+    expected = ("running", "17", "n1", 6.0, 0.12, 5.0, {"n": 999})
+    assert seen(made, environ, job) == seen(made, environ, job) == expected
+    os.utime(made.root / "jobs" / job)  # a log has come
+    assert seen(made, environ, job) == expected
+    index = Index(made.root, environ)
+    assert index.states_of("mine") == {"running": 1}
+    index.close()
+    note(made, environ, job, {"state": "held", "native_id": "18", "detail": "JobHeldUser", "started": None})
+    assert seen(made, environ, job)[:4] == ("held", "18", "n1", None)
+
+
+@pytest.mark.parametrize(
+    "record", [{"native_id": "18"}, {"native_id": "17", "created": 2e9}, {"native_id": "17", "attempt": 2}]
+)
+def test_what_was_seen_of_an_earlier_submission_is_not(made, environ, record):
+    job = made.job(999, "unscheduled", native_id="17")
+    note(made, environ, job, RUNNING)
+    made.job(999, "unscheduled", **record)
+    assert seen(made, environ, job)[:4] == ("queued", record["native_id"], None, None)
+    made.job(999, "unscheduled", native_id="17")
+    assert seen(made, environ, job)[0] == "queued", "and is forgotten"
+
+
+@pytest.mark.parametrize("said", ["{", "[1]", None, b"\xff", 7])
+def test_what_was_seen_and_is_damaged_is_forgotten(made, environ, said):
+    job = made.job(999, "unscheduled", native_id="17")
+    note(made, environ, job, RUNNING)
+    with sqlite3.connect(database(environ)) as damaged:
+        damaged.execute("UPDATE seen SET said = ?", (said,))
+    damaged.close()
+    assert seen(made, environ, job)[:4] == ("queued", "17", None, None)
+
+
+@pytest.mark.parametrize("is_noted", [True, False])
+def test_what_was_seen_before_an_end_is_not_shown_after_it(made, environ, is_noted):
+    """The end of an attempt is removed when the job is tried again, with the same record here."""
+    job = made.job(999, "unscheduled", native_id="17")
+    note(made, environ, job, RUNNING)
+    if is_noted:
+        note(made, environ, job, {"state": "failed", "reason": "exit"})
+    made.end(job, "failed")
+    if not is_noted:
+        assert seen(made, environ, job)[0] == "failed"
+    (made.root / "jobs" / job / "train.failed").unlink()
+    assert seen(made, environ, job)[:4] == ("queued", "17", None, None)
+    shutil.rmtree(made.root / "jobs" / job)
+    assert job not in states(made, environ)
 
 
 # --- Queries

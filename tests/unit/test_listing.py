@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_cli import Ran, call  # noqa: F401
+from test_cli import XPM_HPC, Ran, call  # noqa: F401
 from workspaces import Made
 
 from experimaestro_hpc.cli.select import fits_task, same_value
+from experimaestro_hpc.driver.why import why
+from experimaestro_hpc.workspace.recent import remember
 from experimaestro_hpc.workspace.usage import usage_by_task
 
 USED = {"wall": 3600.0, "cpu": 7200.0, "max_rss": 2 * 1024**3}
@@ -119,6 +121,43 @@ def test_jobs_of_earlier_runs_matter_until_they_have_ended(made, call):  # noqa:
     assert "train  1 done, 1 unscheduled" in call("experiments", "show", "study").out
 
 
+def test_tags_that_are_numbers_are_sorted_as_numbers(made, call):  # noqa: F811
+    for number, value in ((7, 10), (8, 9), (9, 1e-5), (10, "a"), (11, "10")):
+        made.job(number, tags={"n": value}, experiment="numbers")
+    assert numbers(call("jobs", "--experiment", "numbers", "--sort", "tags")) == [9, 8, 7, 11, 10]
+    assert numbers(call("jobs", "--all", "--sort", "-tags"))[:5] == [10, 11, 7, 8, 9]
+
+
+@pytest.mark.parametrize("text", ["", '{"jobs": {}, "na', '{"something": "else"}'])
+def test_an_experiment_that_cannot_be_read(made, call, text):  # noqa: F811
+    """Nobody has asked for anything that no job would fit."""
+    for name in ("old", "study"):
+        (made.root / "experiments" / name / "experiment.json").write_text(text)
+    told = [f"warning: {made.root}/experiments/{name}/experiment.json cannot be read" for name in ("old", "study")]
+    ran = call("jobs")
+    assert [line.partition(";")[0] for line in ran.err.splitlines()] == told
+    assert "diverged" in ran.out and ran.code == 0
+    shutil.rmtree(made.root / "experiments")
+    for number in (2, 4, 5, 6):
+        (folder,) = made.root.glob(f"jobs/*/000{number}*")
+        shutil.rmtree(folder)
+    known = f"no experiment is known in {made.root}; none of its 2 jobs failed or is under way (all of them: --all)\n"
+    assert call("jobs") == Ran(0, known, "")
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ({"state": "done", "host": "o1", "started": 10.0, "ended": 14.1}, "it ran on o1 for 4.1 s"),
+        ({"state": "done"}, "it ran on a node"),
+        ({"state": "running", "host": "o1", "started": 14.4}, "it has run on o1 for 5.6 s"),
+        ({"state": "running"}, "it has run on a node"),
+    ],
+)
+def test_why_of_jobs_with_which_nothing_is_wrong(state, sentence):
+    assert why("study.train/ab", {"state": state, "parents": {}, "words": {}}, now=20.0) == (sentence, "")
+
+
 def test_columns(made, call):  # noqa: F811
     ran = call("jobs", "--all", "-n", "2", "--columns", "id, launcher,attempt")
     assert ran.out.splitlines()[0].split() == ["id", "launcher", "attempt"]
@@ -168,10 +207,49 @@ def test_patterns_of_tasks(pattern, task, fits):
         ("1", "1.0", False),
         (0.1, "x", False),
         (None, "None", True),
+        ("Kind.SMALL", "SMALL", True),
+        ("Kind.SMALL", "small", True),
+        ("Kind.SMALL", "kind.small", True),
+        ("Kind.SMALL", "Kind", False),
+        ("Kind.SMALL", "mall", False),
+        ("data.csv", "csv", False),
+        ("V.1", "1", False),
     ],
 )
 def test_values_of_tags(tag, text, same):
     assert same_value(tag, text) is same
+
+
+def on_terminal(columns: int, *argv: str) -> list[str]:
+    """The lines that a command shows on a terminal of so many columns."""
+    master, slave = os.openpty()
+    with os.fdopen(master, newline="\n") as shown:
+        environ = {**os.environ, "COLUMNS": str(columns), "NO_COLOR": "1"}
+        subprocess.run([*XPM_HPC, *argv], stdout=slave, env=environ, check=True, timeout=60)
+        os.write(slave, b"end\n")
+        os.close(slave)
+        return [line.rstrip() for line in iter(shown.readline, "end\r\n")]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["jobs"], ["study.train/0005abab", "failed (dependency)", "lr=0.2"]),
+        (["jobs", "usage"], ["study.train"]),
+        (["jobs", "diff", "0001", "0003"], ["source.files"]),
+        (["experiments"], ["study", "old"]),
+        (["experiments", "show"], ["study.train"]),
+    ],
+)
+def test_narrow_terminals(made, argv, words):
+    for job, word in (("0001", "a"), ("0003", "b")):
+        (folder,) = made.root.glob(f"jobs/study.train/{job}*")
+        configs = [{"class": {"module": "m", "name": "C"}, "params": {"source.files": word * 200}}]
+        (folder / "params.json").write_text(json.dumps({"configs": configs}))
+    for columns in (30, 60, 80, 120):
+        lines = [line for line in on_terminal(columns, *argv) if not line.startswith("experiment study")]
+        assert max(map(len, lines)) <= columns, lines
+        assert columns < 60 or all(word in "\n".join(lines) for word in words)
 
 
 # --- Several ids and filters
@@ -200,6 +278,29 @@ def test_show(made, call):  # noqa: F811
     lines = {line.split()[0]: line.split(None, 1)[1] for line in ran.out.splitlines() if " " in line}
     assert lines["resources"] == "cpu(cores=8, mem=16G) & duration=4h"
     assert lines["tags"] == "lr=0.1, seed=1"
+    assert lines["used"] == "wall=1 h 00 min, cpu=2 h 00 min, max_rss=2.0 GB"
+    assert lines["progress"] == "100%"
+
+
+def test_values_are_shown_as_people_write_them(made, call):  # noqa: F811
+    enum = {"module": "study", "name": "Kind", "file": "study.py"}
+    folders = [next(made.root.glob(f"jobs/study.train/{number}*")) for number in ("0001", "0003")]
+    for folder, member, path in zip(folders, ("SMALL", "LARGE"), ("/a", "/b")):
+        values = {
+            "kind": {"$enum": {**enum, "member": member}},
+            "source": {"$path": path},
+            "start": None if path == "/a" else True,
+        }
+        configs = [{"class": {"module": "m", "name": "C"}, "params": {**values, "weights": {"$jobpath": "w.pt"}}}]
+        (folder / "params.json").write_text(json.dumps({"configs": configs}))
+    shown = call("jobs", "show", "0001").out
+    for line in ("kind = Kind.SMALL", "source = /a", "start = None", "weights = w.pt, in its directory"):
+        assert f" {line}\n" in shown
+    (one,) = json.loads(call("jobs", "show", "0001", "--json").out)
+    assert json.loads(one["parameters"]["kind"]) == {"$enum": {**enum, "member": "SMALL"}}
+    assert one["parameters"]["start"] == "null" and one["progress"] == 1.0
+    rows = [line.split() for line in call("jobs", "diff", "0001", "0003").out.splitlines()[2:]]
+    assert rows == [["kind", "Kind.SMALL", "Kind.LARGE"], ["source", "/a", "/b"], ["start", "None", "True"]]
 
 
 @pytest.mark.parametrize("words", [["0003"], ["--state", "failed"]])
@@ -219,6 +320,30 @@ def test_clean(made, call):  # noqa: F811
     assert (ran.code, ran.out, ran.err) == (0, "removed 3 jobs\n", "")
     assert numbers(call("jobs", "--all")) == [2, 6]
     assert call("jobs", "clean", "--tag", "lr=0.1", "--yes").out == "no job that has ended fits\n"
+
+
+def test_the_workspace_is_told(made, call, tmp_path, monkeypatch):  # noqa: F811
+    missing = call("jobs", "show", "ffff")
+    assert (missing.code, missing.err.splitlines()[0]) == (2, f"error: {made.root}: no job begins with 'ffff'")
+    monkeypatch.delenv("XPM_HPC_WORKDIR")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    remember(made.root)
+    monkeypatch.chdir(tmp_path)
+    for argv, told in (
+        (["jobs"], False),
+        (["jobs", "retry", "--state", "failed", "--task", "nothing"], True),
+        (["jobs", "kill", "--state", "queued"], True),
+        (["experiments", "cancel", "old", "--yes"], True),
+        (["jobs", "clean", "0001", "--here", "--yes"], True),
+        (["experiments", "rm", "old", "--yes"], True),
+    ):
+        assert call(*argv).err == (f"workspace {made.root}\n" if told else ""), argv
+        assert call("jobs", "path", "0003").err == ""
+    (tmp_path / "another").mkdir()
+    remember(tmp_path / "another")
+    remember(made.root)
+    assert call("jobs").err == f"workspace {made.root}\n", "another one is near"
+    assert call("jobs", "--workdir", str(made.root)).err == ""
 
 
 def test_diff(made, call):  # noqa: F811

@@ -15,8 +15,8 @@ from experimaestro_hpc.workspace.diff import ABSENT, Difference, differences
 from experimaestro_hpc.workspace.experiments import ExperimentRecord, check_name, note_jobs, read_experiment
 from experimaestro_hpc.workspace.index import Index
 from experimaestro_hpc.workspace.jobs import resolve, update
-from experimaestro_hpc.workspace.params import parameters
-from experimaestro_hpc.workspace.recent import find_workspace, remember
+from experimaestro_hpc.workspace.params import parameters, value_in_words
+from experimaestro_hpc.workspace.recent import find_workspace, is_obvious, remember
 
 SAY, OTHER = "test.say/" + "ab" * 32, "test.other/" + "cd" * 32
 
@@ -326,6 +326,31 @@ def test_one_near_the_current_folder_comes_before_one_that_was_used_later(tmp_pa
     assert find_workspace(None, environ) == there, "both are near"
 
 
+def test_the_workspace_that_one_stands_in_and_whether_another_could_be_meant(tmp_path, environ, monkeypatch):
+    study, other = places(tmp_path, "study", "other")
+    for root in (study / "old", study / "new", other / "work"):
+        root.mkdir()
+        remember(root, environ)
+    monkeypatch.chdir(other)
+    assert is_obvious(find_workspace(None, environ), environ)
+    monkeypatch.chdir(study)
+    assert find_workspace(None, environ) == study / "new"
+    assert not is_obvious(study / "new", environ), "two are below"
+    (other / "work").rename(study / "unknown")
+    for name in ("jobs", ".xpm"):
+        (study / "unknown" / name).mkdir()
+    monkeypatch.chdir(study / "unknown" / "jobs")
+    assert find_workspace(None, environ) == study / "unknown", "though nothing was run there"
+    assert is_obvious(study / "unknown", environ)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert find_workspace(None, environ) == study / "new" and not is_obvious(study / "new", environ)
+    (study / "old").rmdir()
+    assert not is_obvious(study / "new", environ), "it is elsewhere"
+    (tmp_path / "elsewhere").rmdir()
+    assert find_workspace(None, environ) == study / "new"
+
+
 def test_the_given_one_wins_and_then_the_variable(tmp_path, environ, monkeypatch):
     first, second, third = places(tmp_path, "first", "second", "third")
     remember(first, environ)
@@ -389,6 +414,32 @@ def test_a_home_that_cannot_be_written_to_is_no_error(tmp_path):
 )
 def test_parameters(document, found):
     assert parameters(document) == found
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (None, "None"),
+        (True, "True"),
+        (1e-5, "1e-05"),
+        ("a 'b' é", "\"a 'b' é\""),
+        ([1, ["a"]], '[1, ["a"]]'),
+        ({"a": {"$path": "/x y"}}, '{"a": /x y}'),
+        ({}, "{}"),
+        ({"$tuple": [1]}, "(1,)"),
+        ({"$tuple": [{"$config": 0}, {"$task": SAY}]}, "(Adam(...), test.say/abababab)"),
+        ({"$set": []}, "set()"),
+        ({"$set": [1, 2]}, "{1, 2}"),
+        ({"$dict": [[1, None], [{"$enum": {"name": "K", "member": "A"}}, {"$float": "nan"}]]}, "{1: None, K.A: nan}"),
+        ({"$int": "0x10"}, "0x10"),
+        ({"$str": [0xD800]}, "'\\ud800'"),
+        ({"$enum": {}}, '{"$enum": {}}'),
+        ({"$new": 1}, '{"$new": 1}'),
+        ({"$config": 7}, '{"$config": 7}'),
+    ],
+)
+def test_values_in_words(value, words):
+    assert value_in_words(value, [{"class": {"name": "Adam"}}]) == words
 
 
 # --- Which parameters differ

@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import click
 
+from ...agent.files import manifest
 from ...agent.layout import Layout
 from ...driver.refresh import Refresher, forget_ends, look
 from ...errors import WorkspaceError
 from ...workspace.index import Index
 from ...workspace.jobs import FINAL, View, by_launcher
-from ...workspace.words import count_of, short
+from ...workspace.words import count_of, short, size
 from ..options import report, workdir_option
 from ..select import Filters, agreed, chosen, filter_options, ids_argument, opened, yes_option
 
@@ -36,7 +39,7 @@ def kill(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) -
     xpm-hpc jobs kill 3fa2 77b1
     xpm-hpc jobs kill --experiment sweep --state queued --yes
     """
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
         if not ids:
             views = [one for one in views if one["state"] not in FINAL]
@@ -84,7 +87,7 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
     xpm-hpc jobs retry 3fa2
     xpm-hpc jobs retry --state failed --task 'train*' --since 1d
     """
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
         if ids:
             report(refresher.refresh(views))  # one that failed just now can be tried again
@@ -97,7 +100,9 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
             if not views:
                 print("no failed job fits")
                 return 0
-            if not agreed(f"submit {count_of(views)} again", yes, views):
+            more = [] if yes else _failed_for(index, refresher, views)
+            for_them = f", {len(more)} of them because one that they need failed" if more else ""
+            if not agreed(f"submit {count_of([*views, *more])} again{for_them}", yes, [*views, *more]):
                 return 1
         status = 0
         for launcher, mine in by_launcher(views).items():
@@ -110,6 +115,17 @@ def retry(ids: Sequence[str], filters: Filters, yes: bool, workdir: str | None) 
                 status = 1 if problem else status
     print("with the code that they had; to run what you have changed, run the script again", file=sys.stderr)
     return status
+
+
+def _failed_for(index: Index, refresher: Refresher, views: Sequence[View]) -> list[View]:
+    """The jobs that failed because one of ``views`` did: they are tried again with it."""
+    children: list[str] = []
+    for launcher, mine in by_launcher(views).items():
+        children += refresher.session(launcher).client.call("dependents", jobs=[one["id"] for one in mine])["jobs"]
+    known = {one["id"] for one in views}
+    found = index.views_of([job for job in dict.fromkeys(children) if job not in known])
+    report(refresher.refresh(found))
+    return [one for one in found if one["reason"] == "dependency"]
 
 
 @click.command(name="pull")
@@ -128,16 +144,28 @@ def pull_(ids: Sequence[str], patterns: Sequence[str], filters: Filters, workdir
     from ...driver.mirror import pull  # for this command only
 
     with opened(workdir) as index, Refresher(index.root) as refresher:
-        named, wanted = _ids_and_patterns(index, ids, bool(filters))
+        named, words = _ids_and_patterns(index, ids, bool(filters))
+        wanted = [*words, *patterns]
         views = chosen(index, named, filters, refresher)
+        before = _files(views)
         count = 0
         for launcher, mine in by_launcher(views).items():
             jobs = [one["id"] for one in mine]
-            count += pull(refresher.session(launcher), jobs, [*wanted, *patterns] or ["**"], label="fetching")
+            count += pull(refresher.session(launcher), jobs, wanted or ["**"], label="fetching")
+    after = _files(views)
+    amount = f", {size(sum(one[0] for path, one in after.items() if before.get(path) != one))}," if count else ""
     where = f"to {views[0]['path']}" if len(views) == 1 else f"of {count_of(views)}"
-    hint = "" if count else ": what fits is here already, if anything does"
-    print(f"{count} {'file' if count == 1 else 'files'} came back {where}{hint}")
-    return 0
+    print(f"{count} {'file' if count == 1 else 'files'}{amount} came back {where}{'' if count else ': nothing is new'}")
+    # all that fits there is here by now
+    missing = [one for one in wanted if not any(fnmatchcase(name, one.replace("**", "*")) for _, name in after)]
+    for one in missing:
+        print(f"no file there fits {one!r}", file=sys.stderr)
+    return 1 if missing and len(missing) == len(wanted) else 0
+
+
+def _files(views: Sequence[View]) -> dict[tuple[str, str], Sequence[Any]]:
+    """Size (bytes) and time of what is here of jobs, by job and name."""
+    return {(one["id"], name): of for one in views for name, of in manifest(one["path"]).items()}
 
 
 def _ids_and_patterns(index: Index, words: Sequence[str], all_: bool) -> tuple[Sequence[str], Sequence[str]]:
@@ -175,7 +203,7 @@ def clean(ids: Sequence[str], filters: Filters, here: bool, yes: bool, workdir: 
     """
     import shutil  # for this command only
 
-    with opened(workdir) as index, Refresher(index.root) as refresher:
+    with opened(workdir, is_change=True) as index, Refresher(index.root) as refresher:
         views = chosen(index, ids, filters, refresher)
         is_meant = here and (ids or filters.state)
         left = [one for one in views if one["state"] not in FINAL and not (is_meant and _is_mirror(index.root, one))]

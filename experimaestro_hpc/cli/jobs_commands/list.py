@@ -30,6 +30,7 @@ from ..options import (
 )
 from ..screen import Screen
 from ..select import Filters, filter_options, none_fits, opened
+from ..table import Fit
 
 #: seconds between two looks of --watch
 INTERVAL = 2.0
@@ -52,8 +53,16 @@ COLUMNS: dict[str, Callable[[View], str]] = {
     "path": lambda one: one["path"],
 }
 USUAL = ("job", "state", "progress", "where", "time", "tags", "note")
-#: what is cut, or left out, where a terminal is narrow; in this order
-FIT = ("note", "tags", "where", "path", "experiments", "id", "submitted", "ended", "time", "progress")
+#: what becomes narrower, or is left out, where a terminal is
+FIT = Fit(
+    texts=(("note",), ("where", "experiments", "path", "id"), ("tags",)),
+    dear=("tags",),
+    ends=("job", "path"),
+    spare=(
+        *("path", "id", "experiments", "launcher", "native_id", "attempt", "ended", "submitted"),
+        *("where", "progress", "time", "note"),
+    ),
+)
 
 
 @click.command(name="list")
@@ -115,7 +124,7 @@ def list_(
                 views = sorted(views, key=order[0], reverse=order[1])[:most]
             elif most:
                 views = views[-most:]
-            return _Look(views, counts, latest, problems, is_over)
+            return _Look(views, counts, latest, problems, is_over, brief)
 
         if watch:
             return _watch(index, look, show)
@@ -130,6 +139,7 @@ class _Look(NamedTuple):
     :ivar views: those to be shown
     :ivar counts: how many of the experiment ``latest`` are in which state, if nothing else was asked for
     :ivar is_over: all of them have ended
+    :ivar is_brief: nothing was asked for: what matters now
     """
 
     views: Sequence[View]
@@ -137,6 +147,7 @@ class _Look(NamedTuple):
     latest: str
     problems: Sequence[XpmError]
     is_over: bool
+    is_brief: bool
 
 
 def _watch(index: Index, look: Callable[[], _Look], show: Callable[[Index, _Look], list[str]]) -> int:
@@ -184,8 +195,15 @@ def _order(text: str | None) -> Any:
         "time": lambda one: (one["ended"] or time.time()) - (one["started"] or time.time()),
         "progress": lambda one: one["progress"] or 0,
         "attempt": lambda one: one["attempt"],
+        "tags": lambda one: [(key, *_rank(value)) for key, value in one["tags"].items()],
     }
     return keys.get(name, COLUMNS[name]), text.startswith("-")
+
+
+def _rank(value: Any) -> tuple[bool, float, str]:
+    """What a tag's value is sorted by: numbers as such, before texts."""
+    is_number = isinstance(value, (int, float))
+    return not is_number, value if is_number else 0.0, str(value)
 
 
 def _lines(index: Index, found: _Look, names: Sequence[str], as_json: bool, quiet: bool) -> list[str]:
@@ -207,10 +225,13 @@ def _lines(index: Index, found: _Look, names: Sequence[str], as_json: bool, quie
             if names or name in ("job", "state") or any(row[number] for row in rows)
         ]
         cells = [[row[number] for number in kept] for row in rows]
-        lines += table_lines(cells, [columns[number] for number in kept], fit=FIT, styles=state_styles)
+        lines += table_lines(cells, [columns[number] for number in kept], FIT, state_styles)
     if found.latest:
         rest = " (all of them: --all)" if len(views) < sum(found.counts.values()) else ""
         lines.append(f"experiment {found.latest}: {in_words(found.counts)}{rest}")
+    elif not views and found.is_brief:
+        what = f"none of its {index.count()} jobs failed or is under way (all of them: --all)"
+        lines.append(f"no experiment is known in {index.root}; {what}")
     elif not views:
         lines.append(none_fits(index))
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +17,27 @@ from ...resources import ResourceError, Resources
 from ...runtime.files import read_json
 from ...workspace.jobs import FINAL, View, by_launcher, last_lines
 from ...workspace.params import parameters
-from ...workspace.words import short
+from ...workspace.words import duration, short, size
 from ..complete import complete_jobs
 from ..options import json_option, print_json, print_table, printable, report, workdir_option
 from ..select import Filters, chosen, filter_options, id_argument, ids_argument, none_fits, opened
+from ..table import Fit
 
 if TYPE_CHECKING:
     from ...driver.session import Session
 
 #: seconds between two looks at a log that is followed
 FOLLOW = 1.0
+#: what of `usage` becomes narrower, or is left out, where a terminal is
+USAGE_FIT = Fit(
+    texts=(("task",),),
+    dear=("task",),
+    ends=("task",),
+    spare=(
+        *("jobs", "GPUs asked", "cores asked", "time asked", "memory asked", "GPU busy", "busy"),
+        *("GPU memory", "largest", "longest", "ask for"),
+    ),
+)
 
 
 @click.command(name="show")
@@ -47,12 +58,20 @@ def show(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: boo
         if not views:
             print(none_fits(index), file=sys.stderr)
         for one in views:
-            one["parameters"] = parameters(read_json(f"{one['path']}/params.json") or {})
+            one["parameters"] = parameters(read_json(f"{one['path']}/params.json") or {}, as_json)
         if as_json:
             print_json(views)
         for one in [] if as_json else views:
             _print_job(index.root, one)
     return report(problems)
+
+
+#: what a job used, in words
+_UNITS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(("wall", "cpu"), duration),
+    **dict.fromkeys(("max_rss", "gpu_memory"), size),
+    "gpu_busy": "{:.0%}".format,
+}
 
 
 def _print_job(root: Path, one: View) -> None:
@@ -62,6 +81,10 @@ def _print_job(root: Path, one: View) -> None:
             value = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
         elif name == "resources" and value:
             value = _resources(value)
+        elif name == "progress" and value is not None:
+            value = f"{value:.0%}"
+        elif name == "used" and value:
+            value = ", ".join(f"{key}={_UNITS.get(key, str)(item)}" for key, item in value.items())
         elif name == "parameters":
             value = "\n".join(f"{place} = {text}" for place, text in value.items())
         elif isinstance(value, dict):
@@ -233,7 +256,8 @@ def diff(left: str, right: str, workdir: str | None, as_json: bool) -> int:
     elif not found:
         print("no parameter differs")
     else:
-        print_table(found, ["parameter", short(one["id"]), short(other["id"])])
+        sides = (short(one["id"]), short(other["id"]))
+        print_table([entry.words() for entry in found], ["parameter", *sides], Fit((sides, ("parameter",))))
     return 0
 
 
@@ -266,5 +290,5 @@ def usage(ids: Sequence[str], filters: Filters, workdir: str | None, as_json: bo
             if not name.startswith("GPU") or any(row[number] for row in rows)
         ]
         headers = [HEADERS[number] for number in kept]
-        print_table([[row[number] for number in kept] for row in rows], headers, fit=("task",))
+        print_table([[row[number] for number in kept] for row in rows], headers, USAGE_FIT)
     return 0

@@ -12,6 +12,15 @@ from ...driver.launchers import all_launchers, launcher_named, read_launcher
 from ...errors import XpmError
 from ..complete import complete_launchers
 from ..options import json_option, print_json, print_look, print_table
+from ..table import Fit
+
+#: what becomes narrower, or is left out, where a terminal is
+FIT = Fit(
+    texts=(("file",), ("host", "launcher")),
+    dear=("launcher",),
+    ends=("file",),
+    spare=("file", "whose"),
+)
 
 
 @click.command(name="list")
@@ -37,10 +46,16 @@ def list_(as_json: bool) -> int:
         print_json(found)
     else:
         rows = [
-            (one["name"], one["scheduler"] or "BROKEN", one["host"] or "this machine", one["whose"], one["path"])
+            (
+                one["name"],
+                one["scheduler"] or "BROKEN",
+                "" if one["error"] else one["host"] or "this machine",
+                one["whose"],
+                one["path"],
+            )
             for one in found
         ]
-        print_table(rows, ["launcher", "scheduler", "host", "whose", "file"], fit=["file"])
+        print_table(rows, ["launcher", "scheduler", "host", "whose", "file"], FIT)
         for one in found:
             if one["error"]:
                 click.echo(f"error: {one['error']}", err=True)
