@@ -23,7 +23,7 @@ from experimaestro_hpc.driver.client_here import LocalClient
 from experimaestro_hpc.driver.elsewhere import staying
 from experimaestro_hpc.driver.jobs import place_of
 from experimaestro_hpc.driver.launcher import Connector, Launcher, Mirror
-from experimaestro_hpc.driver.mirror import pack, pull, write_here
+from experimaestro_hpc.driver.mirror import lacking, pack, pull, write_here
 from experimaestro_hpc.driver.monitor import Monitor
 from experimaestro_hpc.driver.plan import PlannedJob
 from experimaestro_hpc.driver.refresh import forget_ends
@@ -565,7 +565,18 @@ def test_generate_only_writes_and_leaves_alone_what_was_submitted(pair):
 # --- What need not be asked for
 
 
+def settle(pair: Pair) -> None:
+    """Note the settings, and wait until what comes is later: the file system's clock ticks slowly."""
+    lacking(pair.session, [])
+    since = max(path.stat().st_ctime for path in (pair.laptop.internal / "mirror").iterdir())
+    later = pair.laptop.internal / "later"
+    later.touch()
+    while later.stat().st_ctime <= since:
+        later.touch()
+
+
 def test_a_job_that_is_here_is_not_asked_about_again(pair):
+    settle(pair)
     pair.there(A, job_json="{}", say_done="{}", metrics__loss="1")
     pair.there(B, job_json="{}")
     assert pull(pair.session, [A, B]) == 4
@@ -582,6 +593,7 @@ def test_a_job_that_came_under_other_settings_is_asked_about(pair):
     pair.there(A, job_json="{}", say_done="{}", metrics__loss="1", model_bin="m")
     assert pull(pair.session, [A]) == 3
     pair.session.launcher = replace(pair.session.launcher, mirror=Mirror(pull=("*.bin",), max_pull=1000))
+    settle(pair)
     assert pull(pair.session, [A]) == 1
     assert pair.here(A)["model.bin"] == b"m"
     trips = pair.client.round_trips
