@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from ..errors import JobsFailed, WorkspaceError
-from ..workspace.index import Index, Query
+from ..workspace.index import Index
 from ..workspace.jobs import FINAL, View
+from ..workspace.query import Query
 from ..workspace.words import count_of, in_words
 from .complete import complete_experiments
 from .lazy import DefaultGroup

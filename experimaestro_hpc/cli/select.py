@@ -19,8 +19,9 @@ from ..driver.refresh import Refresher
 from ..errors import WorkspaceError
 from ..resources import ResourceError, parse_duration
 from ..schedulers.base import STATES
-from ..workspace.index import Index, Query
+from ..workspace.index import Index
 from ..workspace.jobs import View, resolve
+from ..workspace.query import Query
 from ..workspace.recent import find_workspace, is_obvious
 from ..workspace.words import short, tags_in_words
 from .complete import complete_experiments, complete_jobs, complete_launchers

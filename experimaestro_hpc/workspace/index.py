@@ -8,13 +8,11 @@ rename, which changes the time of its directory.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,70 +20,22 @@ from typing import Any, TypeVar
 from ..agent.layout import Layout, is_job_id
 from ..errors import WorkspaceError
 from .experiments import read_experiment
+from .index_file import connect, file_of, open_at, remove
 from .jobs import FINAL, View, view
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from .query import ALL, Query, conditions_of, literal, marks
 
 _Found = TypeVar("_Found")
 
-#: of the tables; an index of another version is made anew
-_VERSION = 4
 #: values in one statement
 _CHUNK = 900
-#: beginnings of ids in one statement; with more of them all jobs are among the answer
-_LIKES = 100
 #: jobs in one transaction: a process that is killed in the middle has kept the others
 _BATCH = 2_000
-#: seconds to wait for another process that writes
-_PATIENCE = 10.0
 #: nanoseconds: what has changed so lately may change again without another time of its directory
 _LATELY = 2_500_000_000
-_TABLES = """
-CREATE TABLE jobs (
-    id TEXT PRIMARY KEY, changed INTEGER, task TEXT, state TEXT, launcher TEXT, submitted REAL, view TEXT
-);
-CREATE INDEX jobs_seen ON jobs (id, changed);
-CREATE INDEX jobs_by_state ON jobs (state, submitted);
-CREATE INDEX jobs_by_time ON jobs (submitted, id);
-CREATE TABLE experiments (name TEXT PRIMARY KEY, changed INTEGER, updated REAL, script TEXT, latest TEXT);
-CREATE TABLE members (
-    experiment TEXT, job TEXT, tags TEXT, is_latest INTEGER, PRIMARY KEY (experiment, job)
-) WITHOUT ROWID;
-CREATE INDEX members_by_job ON members (job, experiment, tags);
-CREATE TABLE seen (id TEXT PRIMARY KEY, record TEXT, said TEXT);
-"""
-#: the states of jobs that have not ended
-_LIVE = ("unscheduled", "waiting", "queued", "held", "running")
 #: known from the id and the workspace, or from the experiments
 _NOT_KEPT = ("id", "task", "identifier", "path", "experiments")
 #: what a cluster says of a job that has not ended
 _SAID = ("state", "detail", "native_id", "host", "submitted", "started", "attempt", "progress")
-
-
-@dataclass(frozen=True)
-class Query:
-    """Which jobs. What is empty or None asks for nothing.
-
-    :ivar states: their states as last seen; jobs that had not ended then are always among the answer
-    :ivar launcher: by its name
-    :ivar since: submitted after this time, in seconds since 1970
-    :ivar ids: beginnings of identifiers or of ``task/identifier``; others may be among the answer
-    :ivar fits_task: says whether a task's name fits
-    :ivar most: of those that had ended only so many, the latest submitted
-    :ivar is_current: of ``experiment`` only the jobs of its latest run, and earlier ones that have not ended
-    """
-
-    states: Sequence[str] = ()
-    experiment: str | None = None
-    launcher: str | None = None
-    since: float | None = None
-    ids: Sequence[str] = ()
-    fits_task: Callable[[str], bool] | None = None
-    most: int | None = None
-    is_current: bool = False
 
 
 class Index:
@@ -97,11 +47,11 @@ class Index:
     def __init__(self, root: Path, environ: Mapping[str, str] = os.environ) -> None:
         self.root = root
         self.layout = Layout(root)
-        self.file = _file(root, environ)
+        self.file = file_of(root, environ)
         #: files of experiments that cannot be read, as of the last update
         self.unread: list[Path] = []
         self.fits_task: Callable[[str], bool] = bool
-        self._use(_open(self.file))
+        self._use(open_at(self.file))
         self._blank = dict.fromkeys(view(self.layout, "a/0", {}, None, [], {}))
 
     def close(self) -> None:
@@ -127,13 +77,13 @@ class Index:
         """Go on with a new database if this one is damaged; in memory if it cannot be read or written, or for long."""
         self.database.close()
         if not isinstance(error, sqlite3.OperationalError):
-            _remove(self.file)
-            self._use(_open(self.file))
+            remove(self.file)
+            self._use(open_at(self.file))
             with contextlib.suppress(sqlite3.DatabaseError):
                 self._update()
                 return
             self.database.close()
-        self._use(_connect(":memory:"))
+        self._use(connect(":memory:"))
         self._update()
 
     def _read(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
@@ -227,12 +177,12 @@ class Index:
         members = [(name, job, json.dumps(of.get("tags") or {}), job in latest) for job, of in record.jobs.items()]
         self.database.executemany("INSERT INTO members VALUES (?, ?, ?, ?)", members)
 
-    def views(self, query: Query = Query()) -> list[View]:
+    def views(self, query: Query = ALL) -> list[View]:
         """The jobs that fit, the latest submitted last."""
         return self._understood(lambda: self._views(query))
 
     def _views(self, query: Query) -> list[View]:
-        conditions, values = _conditions(query)
+        conditions, values = conditions_of(query)
         if query.fits_task is not None:
             self.fits_task = cache(query.fits_task)  # asked once for each task
         select = f"SELECT id, view, submitted FROM jobs WHERE state IS NOT NULL{''.join(conditions)}"
@@ -253,7 +203,7 @@ class Index:
         rows: list[Any] = []
         for start in range(0, len(jobs), _CHUNK):
             some = jobs[start : start + _CHUNK]
-            rows += self._read(f"SELECT id, view FROM jobs WHERE state IS NOT NULL AND id IN ({_marks(some)})", some)
+            rows += self._read(f"SELECT id, view FROM jobs WHERE state IS NOT NULL AND id IN ({marks(some)})", some)
         return self._made(rows)
 
     def _made(self, rows: Sequence[tuple[str, str]]) -> list[View]:
@@ -280,7 +230,7 @@ class Index:
             rows = []
             for start in range(0, len(jobs), _CHUNK):
                 some = jobs[start : start + _CHUNK]
-                rows += self._read(f"{select} WHERE job IN ({_marks(some)})", some)
+                rows += self._read(f"{select} WHERE job IN ({marks(some)})", some)
         found: dict[str, list[tuple[str, str]]] = {}
         for job, name, tags in rows:
             found.setdefault(job, []).append((name, tags))
@@ -327,40 +277,9 @@ class Index:
         rows = self._read(
             "SELECT id FROM jobs WHERE state IS NOT NULL AND (id LIKE ? ESCAPE '\\' OR id LIKE ? ESCAPE '\\')"
             " ORDER BY submitted DESC, id DESC LIMIT ?",
-            (f"{_literal(text)}%", f"%/{_literal(text)}%", most),
+            (f"{literal(text)}%", f"%/{literal(text)}%", most),
         )
         return [job for (job,) in rows]
-
-
-def _conditions(query: Query) -> tuple[list[str], list[Any]]:
-    conditions: list[str] = []
-    values: list[Any] = []
-    if query.states:
-        states = sorted({*query.states, *_LIVE})
-        conditions.append(f" AND state IN ({_marks(states)})")
-        values += states
-    if query.launcher is not None:
-        conditions.append(" AND (launcher = ? OR launcher LIKE ? ESCAPE '\\')")
-        values += [query.launcher, f"%/{_literal(query.launcher)}.toml"]
-    if query.since is not None:
-        conditions.append(" AND submitted >= ?")
-        values.append(query.since)
-    if query.experiment is not None:
-        members = "id IN (SELECT job FROM members WHERE experiment = ?)"
-        latest = "id IN (SELECT job FROM members WHERE experiment = ? AND is_latest)"
-        conditions.append(
-            f" AND ({members} AND (state NOT IN {FINAL} OR {latest}))" if query.is_current else f" AND {members}"
-        )
-        values += [query.experiment] * (2 if query.is_current else 1)
-    if query.fits_task is not None:
-        conditions.append(" AND fits_task(task)")
-    if 0 < len(query.ids) <= _LIKES:
-        likes = []
-        for one in query.ids:
-            likes += ["id LIKE ? ESCAPE '\\'"] * 2
-            values += [f"{_literal(one)}%", f"%/{_literal(one)}%"]
-        conditions.append(f" AND ({' OR '.join(likes)})")
-    return conditions, values
 
 
 def _submission(record: Mapping[str, Any]) -> str:
@@ -377,15 +296,6 @@ def _loaded(text: str | bytes, kind: type[_Found]) -> _Found:
     if not isinstance(found, kind):
         raise ValueError(f"{found!r} is no {kind.__name__}")
     return found
-
-
-def _literal(text: str) -> str:
-    """``text`` as a pattern of LIKE's that means itself."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
 
 
 def _changes(root: Path, known: dict[str, int]) -> list[tuple[str, int]]:
@@ -437,65 +347,3 @@ def _experiments(root: Path) -> dict[str, tuple[Path, int]]:
 def _trusted(changed: int, now: int) -> int:
     """A time to compare with the next one; that of a late change equals no other, so that it is read again."""
     return changed if changed < now - _LATELY else -changed
-
-
-def _file(root: Path, environ: Mapping[str, str]) -> Path:
-    """Each machine has its own: several of them may share the user's home, and no memory."""
-    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    name = hashlib.sha256(os.fsencode(root.resolve()) + b"\0" + os.uname().nodename.encode()).hexdigest()[:20]
-    return cache / "xpm-hpc" / "index" / f"{name}.sqlite"
-
-
-def _remove(path: Path) -> None:
-    """Remove a database, its file first: what is beside it means nothing without."""
-    for one in (path, *sorted(path.parent.glob(f"{path.name}-*"))):
-        with contextlib.suppress(OSError):
-            one.unlink()
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    """The database at ``path``, made anew if it is damaged or of another version; in memory if it cannot be there."""
-    for _attempt in (1, 2):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _try_locks(path.parent)
-            return _connect(str(path))
-        except (OSError, sqlite3.OperationalError):
-            break
-        except sqlite3.DatabaseError:
-            _remove(path)
-    return _connect(":memory:")
-
-
-def _try_locks(folder: Path) -> None:
-    """
-    :raises OSError: the file system has no locks; SQLite would take that for somebody else's lock, and wait
-    """
-    if fcntl is None:
-        return
-    with (folder / ".lock").open("ab") as file, contextlib.suppress(BlockingIOError):
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    database = sqlite3.connect(path, timeout=_PATIENCE)
-    try:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = NORMAL")
-        version = database.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _VERSION):
-            raise sqlite3.DatabaseError("of another version")
-        if version == 0:
-            with database:
-                database.execute("BEGIN IMMEDIATE")
-                if database.execute("PRAGMA user_version").fetchone()[0] == 0:  # nobody was faster
-                    for statement in filter(str.strip, _TABLES.split(";")):
-                        database.execute(statement)
-                    database.execute(f"PRAGMA user_version = {_VERSION}")
-        tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-        if not {"jobs", "experiments", "members", "seen"} <= tables:
-            raise sqlite3.DatabaseError("not ours")
-    except BaseException:
-        database.close()
-        raise
-    return database

@@ -20,8 +20,10 @@ from workspaces import Made
 
 from experimaestro_hpc.errors import WorkspaceError
 from experimaestro_hpc.workspace import index as index_module
-from experimaestro_hpc.workspace.index import Index, Query
+from experimaestro_hpc.workspace import index_file
+from experimaestro_hpc.workspace.index import Index
 from experimaestro_hpc.workspace.jobs import resolve, update
+from experimaestro_hpc.workspace.query import Query
 
 COUNT = 60
 EVERYTHING = Query()
@@ -99,7 +101,7 @@ def test_nothing_is_read_again_that_has_not_changed(made, environ, monkeypatch):
     monkeypatch.setattr(index_module, "view", lambda *_: pytest.fail("a job was read again"))
     index = Index.__new__(Index)  # its constructor asks for the names of a view
     index.root, index.layout = made.root, index_module.Layout(made.root)
-    index.database = index_module._open(index_module._file(made.root, environ))
+    index.database = index_file.open_at(index_file.file_of(made.root, environ))
     index.update()
     assert index.count() == COUNT
     index.close()
@@ -301,7 +303,7 @@ def of_somebody_else(path: Path) -> None:
     path.unlink()
     with sqlite3.connect(path) as other:
         other.execute("CREATE TABLE jobs (id)")
-        other.execute(f"PRAGMA user_version = {index_module._VERSION}")
+        other.execute(f"PRAGMA user_version = {index_file._VERSION}")
     other.close()
 
 
@@ -383,7 +385,7 @@ def test_a_file_that_can_be_read_only(made, environ, monkeypatch):
         return connect(path if path == ":memory:" else f"file:{path}?mode=ro", uri=True, **options)
 
     made.job(999, "failed")
-    monkeypatch.setattr(index_module.sqlite3, "connect", read_only)
+    monkeypatch.setattr(index_file.sqlite3, "connect", read_only)
     assert len(look(made, environ)) == len(before) + 1
 
 
@@ -407,18 +409,18 @@ def test_a_file_system_without_locks(made, environ, monkeypatch):
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(index_module.fcntl, "lockf", refuse)
+    monkeypatch.setattr(index_file.fcntl, "lockf", refuse)
     began = time.monotonic()
     index = Index(made.root, environ)
     index.update()
     assert index.count() == COUNT and in_memory(index)
-    assert time.monotonic() - began < index_module._PATIENCE
+    assert time.monotonic() - began < index_file._PATIENCE
     index.close()
 
 
 def test_a_process_that_hangs_while_it_writes(made, environ, monkeypatch):
     before = look(made, environ)
-    monkeypatch.setattr(index_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(index_file, "_PATIENCE", 0.2)
     other = sqlite3.connect(database(environ))
     other.execute("BEGIN IMMEDIATE")
     new = made.job(999, "failed")

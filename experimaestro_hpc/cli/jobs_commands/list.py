@@ -14,8 +14,9 @@ import click
 
 from ...driver.refresh import Refresher
 from ...errors import XpmError
-from ...workspace.index import Index, Query
+from ...workspace.index import Index
 from ...workspace.jobs import FINAL, View
+from ...workspace.query import Query
 from ...workspace.words import duration, first_line, in_words, short, tags_in_words
 from ..options import (
     as_warning,
