@@ -58,11 +58,18 @@ def write_here(session: Session, files: Mapping[str, str]) -> None:
         write_bytes(str(path), text.encode("utf-8", "surrogateescape"))
 
 
-def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None = None, label: str = "") -> int:
+def pull(
+    session: Session,
+    jobs: Iterable[str],
+    patterns: Sequence[str] | None = None,
+    label: str = "",
+    names: list[str] | None = None,
+) -> int:
     """Bring back what is new of these jobs: records and logs always, and what the launcher or ``patterns`` say.
 
     :param patterns: take these instead of the launcher's, whatever their size
     :param label: what a progress bar says; none without
+    :param names: gets the names of the files that came, below the workspace
     :returns: the number of files
     :raises WorkspaceError: they cannot be written here; or one that was asked for did not come, and all others did
     :raises ConnectionFailed: the connection was lost; what has come stays, and the next call goes on from there
@@ -71,7 +78,8 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
         return 0
     mirror = session.launcher.mirror
     root = session.layout.root
-    taken: list[str] = []
+    taken = [] if names is None else names
+    before = len(taken)
     problems: dict[str, str] = {}
 
     def take(stream: Any) -> None:
@@ -100,7 +108,7 @@ def pull(session: Session, jobs: Iterable[str], patterns: Sequence[str] | None =
     if patterns is None and not problems:
         _note_here(session, have)
     _tell(problems, must_come=patterns is not None)
-    return len(taken)
+    return len(taken) - before
 
 
 def _manifest(session: Session, job: str, parts: Parts) -> Manifest:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -147,25 +148,33 @@ def pull_(ids: Sequence[str], patterns: Sequence[str], filters: Filters, workdir
         named, words = _ids_and_patterns(index, ids, bool(filters))
         wanted = [*words, *patterns]
         views = chosen(index, named, filters, refresher)
-        before = _files(views)
-        count = 0
+        came: list[str] = []
         for launcher, mine in by_launcher(views).items():
             jobs = [one["id"] for one in mine]
-            count += pull(refresher.session(launcher), jobs, wanted or ["**"], label="fetching")
-    after = _files(views)
-    amount = f", {size(sum(one[0] for path, one in after.items() if before.get(path) != one))}," if count else ""
+            pull(refresher.session(launcher), jobs, wanted or ["**"], label="fetching", names=came)
+    count = f"{len(came)} {'file' if len(came) == 1 else 'files'}"
+    amount = f", {size(_size(index.root, came))}," if came else ""
     where = f"to {views[0]['path']}" if len(views) == 1 else f"of {count_of(views)}"
-    print(f"{count} {'file' if count == 1 else 'files'}{amount} came back {where}{'' if count else ': nothing is new'}")
-    # all that fits there is here by now
-    missing = [one for one in wanted if not any(fnmatchcase(name, one.replace("**", "*")) for _, name in after)]
+    print(f"{count}{amount} came back {where}{'' if came else ': nothing is new'}")
+    missing = _missing(wanted, views)
     for one in missing:
         print(f"no file there fits {one!r}", file=sys.stderr)
     return 1 if missing and len(missing) == len(wanted) else 0
 
 
-def _files(views: Sequence[View]) -> dict[tuple[str, str], Sequence[Any]]:
-    """Size (bytes) and time of what is here of jobs, by job and name."""
-    return {(one["id"], name): of for one in views for name, of in manifest(one["path"]).items()}
+def _size(root: Path, names: Sequence[str]) -> int:
+    """Bytes in files; one that somebody has just removed counts for nothing."""
+    total = 0
+    for name in names:
+        with suppress(OSError):
+            total += os.lstat(f"{root}/{name}").st_size
+    return total
+
+
+def _missing(patterns: Sequence[str], views: Sequence[View]) -> list[str]:
+    """The patterns that no file of the jobs fits; all that fits there is here by now."""
+    names = [name for one in views for name in manifest(one["path"])] if patterns else []
+    return [one for one in patterns if not any(fnmatchcase(name, one.replace("**", "*")) for name in names)]
 
 
 def _ids_and_patterns(index: Index, words: Sequence[str], all_: bool) -> tuple[Sequence[str], Sequence[str]]:
