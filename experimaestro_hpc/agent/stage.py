@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from ..errors import WorkspaceError
-from ..runtime.run import Failure, check_parents
+from ..runtime.task import Failure, check_parents
 from .files import MARKERS
 from .layout import Layout
 from .place import move_tree

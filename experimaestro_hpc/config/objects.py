@@ -148,7 +148,7 @@ class Task(Config):
         from .context import current  # the laptop's business only
         from .types import set_init_tasks
 
-        set_init_tasks(self, init_tasks)
+        set_init_tasks(self, init_tasks, LightweightTask)
         return current().submit(self, launcher=launcher, resources=resources, retry=retry)
 
     def result(self) -> Any:

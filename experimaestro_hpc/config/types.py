@@ -19,7 +19,6 @@ from ..errors import ParameterError
 from . import declare
 from .checks import LEAVES, Check, Mismatch, checker, evaluate, short, shown_class
 from .declare import MISSING, Configured, Deferred, Deprecated, Field, State
-from .objects import LightweightTask
 
 _OURS = __name__.split(".")[0] + "."
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
@@ -163,9 +162,10 @@ def _warn(words: str) -> None:
     warnings.warn_explicit(words, FutureWarning, frame.f_code.co_filename, frame.f_lineno, registry=told)
 
 
-def set_init_tasks(task: Configured, init_tasks: Any) -> None:
+def set_init_tasks(task: Configured, init_tasks: Any, kind: type) -> None:
     """Note what is to be executed before ``task``.
 
+    :param kind: LightweightTask, which builds on this module
     :raises ParameterError: one is a task, or has no ``execute``; or the task was submitted with others
     """
     state: State = task.__dict__["__xpm__"]
@@ -176,9 +176,9 @@ def set_init_tasks(task: Configured, init_tasks: Any) -> None:
             f"init_tasks is a list, not {short(init_tasks)} ({type(init_tasks).__name__})", where=caller()
         ) from None
     for one in wanted:
-        if not isinstance(one, LightweightTask):
+        if not isinstance(one, kind):
             raise ParameterError(
-                f"an init task must be a LightweightTask, not {short(one)} ({type(one).__name__})", where=caller()
+                f"an init task must be a {kind.__name__}, not {short(one)} ({type(one).__name__})", where=caller()
             )
     if state.sealed and [id(one) for one in wanted] != [id(one) for one in state.init_tasks]:
         raise ParameterError(f"{type(task).__qualname__} was submitted with other init tasks", where=caller())

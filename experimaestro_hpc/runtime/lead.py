@@ -13,8 +13,8 @@ import sys
 
 from .deadline import output_of
 from .files import read_json, write_json
-from .run import Failure
 from .starters import REMOTE, commands, find_hosts, gpus_of, node_script
+from .task import Failure
 from .team import Team
 from .worker import plan_file
 

@@ -15,7 +15,7 @@ import time
 
 from ..config.jsonlight import dumps, loads
 from ..config.objects import GracefulTimeout
-from .run import Failure, Unexplained, say
+from .task import Failure, Unexplained, say
 from .worker import watch_line
 
 TYPE_CHECKING = False

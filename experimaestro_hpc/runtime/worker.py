@@ -16,10 +16,11 @@ import time
 
 from ..config.jsonlight import dumps, loads
 from ..config.objects import GracefulTimeout
-from . import progress, run
+from . import progress
 from .files import read_json
 from .ranks import variables_of
 from .starters import REMOTE
+from .task import Failure, describe, execute, flush, list_again, load, packages, say, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def work(argv: list[str]) -> int:
 def _perform(directory: str, plan: dict[str, Any], rank: int, report: int) -> int:
     """Execute the task, and report its end; returns the exit status."""
     here = os.getpid()
-    workspace, job = run.split(directory)
+    workspace, job = split(directory)
     os.chdir(directory)
     reporter = None
     if not rank:  # one is enough
@@ -93,27 +94,27 @@ def _perform(directory: str, plan: dict[str, Any], rank: int, report: int) -> in
     code = 1
     end: dict[str, Any] = {"state": "failed", "reason": "exit", "message": "", "words": ""}
     try:
-        code = run.execute(run.load(workspace, job, plan["record"]))
+        code = execute(load(workspace, job, plan["record"]))
         end.update({"state": "done"} if not code else {"message": f"ended with exit status {code}"})
     except GracefulTimeout as stop:
         from .resume import Ended  # for resumable tasks only
 
         end.update(state="stopped", message=str(stop), is_end=isinstance(stop, Ended))
-    except run.Failure as failure:
-        cause = run.describe(failure.__cause__)[0] if failure.__cause__ else ""
+    except Failure as failure:
+        cause = describe(failure.__cause__)[0] if failure.__cause__ else ""
         end.update(reason=failure.reason, message=str(failure), words=cause)
     except BaseException as error:
-        words, message = run.describe(error)
-        run.say(words)
+        words, message = describe(error)
+        say(words)
         end.update(message=message, words=words)
     if os.getpid() != here:
         return code  # a child that the task forked and that came out here
-    lost = run.flush()
+    lost = flush()
     if lost and not code:
         code = 1
         end.update(state="failed", message=lost)
     if reporter is not None:
-        end["packages"] = run.packages()
+        end["packages"] = packages()
         try:
             reporter.finish()
         except OSError:
@@ -220,7 +221,7 @@ def _read_plan(directory: str, nonce: str) -> dict[str, Any]:
                 f"xpm-hpc: {os.uname().nodename} does not see what the job's first node wrote in {directory}"
             )
         time.sleep(0.2)
-        run.list_again(directory)
+        list_again(directory)
 
 
 def _connect(plan: dict[str, Any]) -> socket.socket:

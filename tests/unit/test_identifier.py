@@ -115,7 +115,7 @@ class First(LightweightTask):
 
 def with_init(*init_tasks: LightweightTask) -> Link:
     link = Link(n=3)
-    set_init_tasks(link, init_tasks)
+    set_init_tasks(link, init_tasks, LightweightTask)
     return link
 
 

@@ -31,7 +31,7 @@ NONCE = "12345"
 
 @pytest.fixture(autouse=True)
 def no_patience(monkeypatch):
-    monkeypatch.setattr("experimaestro_hpc.runtime.run.MARKER_PATIENCE", 0.0)
+    monkeypatch.setattr("experimaestro_hpc.runtime.task.MARKER_PATIENCE", 0.0)
 
 
 @pytest.fixture
