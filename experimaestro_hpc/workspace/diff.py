@@ -13,6 +13,7 @@ from .words import short
 #: stands for a value that one of the two does not have
 ABSENT = "(not there)"
 _ABSENT = object()
+_MANY = {"$tuple", "$set", "$frozenset", "$dict"}
 
 
 class Difference(NamedTuple):
@@ -81,6 +82,10 @@ def differences(
             pairs = _pairs(one["params"], other["params"], f"{dot}{{}}")
         elif isinstance(here, list) and isinstance(there, list):
             pairs = _pairs(dict(enumerate(here)), dict(enumerate(there)), f"{place}[{{}}]")
+        elif _many(here) and _many(here) == _many(there):
+            (kind,) = _many(here)
+            todo.append((place, here[kind], there[kind], mine, its))
+            continue
         elif _is_plain(here) and _is_plain(there):
             pairs = _pairs(here, there, f"{place}[{{!r}}]")
         elif here == there and type(here) is type(there):
@@ -108,6 +113,11 @@ def _words(text: str) -> str:
         return value_in_words(json.loads(text))
     except ValueError:
         return text
+
+
+def _many(value: Any) -> set[str]:
+    """The word for what a value is, if it is several that JSON has no form for."""
+    return value.keys() & _MANY if isinstance(value, dict) else set()
 
 
 def _is_plain(value: Any) -> bool:

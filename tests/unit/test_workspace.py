@@ -482,6 +482,14 @@ def test_differences(left, right, found):
     assert differences(right, left) == [Difference(place, right, left) for place, left, right in found]
 
 
+@pytest.mark.parametrize("kind", ["$tuple", "$set", "$frozenset"])
+def test_differences_inside_of_what_json_has_no_form_for(kind):
+    left = document(("Sum", {"many": {kind: [{"$config": 1}]}}), ("M", {"size": 3}))
+    right = document(("Sum", {"many": {kind: [{"$config": 1}]}}), ("M", {"size": 4}))
+    assert differences(left, right) == [("many[0].size", "3", "4")]
+    assert differences(left, document(("Sum", {"many": [1]}))) != []
+
+
 def test_differences_of_the_tasks_that_are_needed():
     """Inside of them, at any depth; where one cannot be read, or the other has none, by their ids."""
     train = {"a/1": document(("Train", {"lr": 0.1})), "a/2": document(("Train", {"lr": 0.2}))}
