@@ -6,7 +6,7 @@ its way is looked for first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..runtime.parents import words_of_failure
 from ..schedulers.base import Scheduler, Status
@@ -15,7 +15,7 @@ from .lock import submission_lock
 from .receipts import read_receipt
 from .send import Sender
 from .submit import LIVE, reconcile
-from .watch import Watcher
+from .watch import State, Watcher
 
 #: said of jobs that were ended through us
 CANCELLED = "cancelled, by `jobs kill` or the like"
@@ -27,25 +27,26 @@ def cancel(layout: Layout, scheduler: Scheduler, watcher: Watcher, jobs: Sequenc
 
     :raises NoInformation: the scheduler does not answer
     """
-    ended = _end(layout, scheduler, watcher, jobs)
-    rest = [job for job in jobs if job not in ended]
+    ended = _end(layout, scheduler, watcher, watcher.states(jobs))
+    known = set(ended)
+    rest = [job for job in jobs if job not in known]
     if not any(layout.record(job).get("batch") and layout.marker(job) is None for job in rest):
         return ended
     with submission_lock(layout):  # whoever submits them right now is done with it
         reconcile(layout, scheduler, watcher, set(rest))
         watcher.forget(rest)
-        ended = [*_end(layout, scheduler, watcher, rest), *ended]
         states = watcher.states(rest)
-        held = [job for job in rest if states[job]["state"] == "waiting" and job not in ended]
+        submitted = _end(layout, scheduler, watcher, states)
+        known = set(submitted)
+        held = [job for job in rest if states[job]["state"] == "waiting" and job not in known]
         Sender(layout, scheduler, watcher, {}).refuse(held, "cancelled", _BEFORE)
         _settle(layout, held)
         watcher.forget(held)
-    return [*held, *ended]
+    return [*held, *submitted, *ended]
 
 
-def _end(layout: Layout, scheduler: Scheduler, watcher: Watcher, jobs: Sequence[str]) -> list[str]:
+def _end(layout: Layout, scheduler: Scheduler, watcher: Watcher, states: Mapping[str, State]) -> list[str]:
     """End the jobs that the scheduler has; those that wait first, so that none starts as another one ends."""
-    states = watcher.states(jobs)
     live = {
         job: state["native_id"] for job, state in states.items() if state["state"] in LIVE and state.get("native_id")
     }

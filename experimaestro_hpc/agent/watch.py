@@ -306,11 +306,11 @@ class Watcher:
                     known = {**state, **(running or {}), "detail": "it has ended; how is told in a moment"}
                     return {**known, "state": "running" if running else "queued"}
             if self.layout.record(job).get("batch") == self._record(job).get("batch"):
-                return self._end(job, status, state, running)
+                return self._write_end(job, status, state, running)
         self.forget([job])  # that was an earlier attempt: somebody has submitted it anew
         return self.states([job])[job]
 
-    def _end(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
+    def _write_end(self, job: str, status: Status, state: State, running: dict[str, Any] | None) -> State:
         end: dict[str, Any] = {
             **(running or {}),
             "state": "failed",
