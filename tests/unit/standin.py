@@ -231,6 +231,17 @@ class Deaths:
         if self.left < 0:
             raise Crash
 
+    def at(self, number: int, do: Callable[[], object]) -> bool:
+        """Die at this step of what is done, if it takes as many; whether it was done to its end."""
+        self.left = number
+        try:
+            do()
+        except Crash:
+            return False
+        finally:
+            self.left = float("inf")
+        return True
+
 
 #: makes a new agent on the same workspace, and its scheduler
 Start = Callable[[], tuple[Service, Any]]

@@ -331,13 +331,7 @@ def test_died_anywhere_while_the_scheduler_is_away(start, tmp_path, deaths):
     for number, service in enumerate(numbered_workspaces(tmp_path)):
         scheduler = service.scheduler
         scheduler.script, scheduler.is_deaf = ["accept, and lose the reply"], True  # type: ignore[attr-defined]
-        deaths.left = number
-        try:
-            send(service, *of_run("x"))
-            through = True
-        except Crash:
-            through = False
-        deaths.left = float("inf")
+        through = deaths.at(number, lambda service=service: send(service, *of_run("x")))
         service, scheduler = restart(service)
         assert send(service, *of_run("y"), token="again")["refused"] == {}
         service.watch(JOBS, {}, 0.0)
@@ -352,13 +346,7 @@ def test_died_anywhere_and_run_again(start, tmp_path, deaths, room):
     """Whatever step was the last one: the next run and those who watch end with each job submitted once."""
     for number, service in enumerate(numbered_workspaces(tmp_path)):
         service.scheduler.room = room  # type: ignore[attr-defined]
-        deaths.left = number
-        try:
-            send(service, *of_run("x"))
-            through = True
-        except Crash:
-            through = False
-        deaths.left = float("inf")
+        through = deaths.at(number, lambda service=service: send(service, *of_run("x")))
         service, scheduler = restart(service)
         answer = send(service, *of_run("y"), token="again")
         assert answer["refused"] == {}
@@ -379,13 +367,7 @@ def test_died_anywhere_while_what_was_held_is_submitted(start, tmp_path, deaths)
         assert send(service, *of_run("x"))["held"].keys() == {*JOBS}
         service, scheduler = restart(service)
         scheduler.room = 5
-        deaths.left = number
-        try:
-            service.watch(JOBS, {}, 0.0)
-            through = True
-        except Crash:
-            through = False
-        deaths.left = float("inf")
+        through = deaths.at(number, lambda service=service: service.watch(JOBS, {}, 0.0))
         for _ in range(2):
             service, scheduler = restart(service)
             service.watch(JOBS, {}, 0.0)

@@ -14,7 +14,6 @@ from standin import (
     A,
     B,
     C,
-    Crash,
     D,
     Deaths,
     StandIn,
@@ -502,13 +501,7 @@ def test_died_anywhere_while_a_new_attempt_is_made(tmp_path, monkeypatch):
         send(service, group("t1", [A]), group("t2", [B], [A]), **policy(1))
         ends(service, A, reason="node_fail")
         ends(service, B, reason="dependency")
-        deaths.left = number
-        try:
-            watch(service, A, B)
-            through = True
-        except Crash:
-            through = False
-        deaths.left = float("inf")
+        through = deaths.at(number, lambda service=service: watch(service, A, B))
         for _ in range(2):
             service, scheduler = restart(service)
             for native, reason in (("t1", "node_fail"), ("t2", "dependency")):
